@@ -1,0 +1,83 @@
+/**
+ * The tensor graph: a value is its producer, a graph is its outputs. Nothing here is ever mutated; a pass rebuilds what
+ * it changes, and dead code is whatever the outputs no longer reach.
+ */
+import type { Loc } from './diagnostic.ts';
+import type { Expr } from './expr.ts';
+import type { Nd } from './nd.ts';
+import type { OpDef } from './op.ts';
+import type { TensorType, ValueType } from './type.ts';
+
+export type AttrValue = number | string | boolean | Expr | Graph | Nd | undefined | readonly AttrValue[];
+export type Attrs = Readonly<Record<string, AttrValue>>;
+
+export interface Value {
+  readonly kind: 'value';
+  readonly op: OpDef;
+  readonly inputs: readonly Value[];
+  readonly attrs: Attrs;
+  readonly type: ValueType;
+  /** For people; never part of identity. */
+  readonly name: string | undefined;
+  /** Where the model's source made it. */
+  readonly loc: Loc | undefined;
+}
+
+export interface Graph {
+  readonly kind: 'graph';
+  readonly name: string;
+  /** `input` values, in call order. */
+  readonly inputs: readonly Value[];
+  readonly outputs: ReadonlyMap<string, Value>;
+}
+
+export const graph = (
+  name: string, inputs: readonly Value[], outputs: Iterable<readonly [string, Value]>,
+): Graph => ({ kind: 'graph', name, inputs, outputs: new Map(outputs) });
+
+/** The tensor type of a single-result value. @throws TypeError for a tuple: project it with `get` first */
+export function typeOf(value: Value): TensorType {
+  if (value.type.kind === 'tuple') throw new TypeError(`${value.op.name} has ${value.type.items.length} results`);
+  return value.type;
+}
+
+export const isGraph = (a: AttrValue): a is Graph => typeof a === 'object' && 'kind' in a && a.kind === 'graph';
+
+/**
+ * Every value the outputs reach, operands first, in a deterministic order. Values of a subgraph are not listed;
+ * values of the outer graph that a subgraph would read must be operands (subgraphs are closed).
+ */
+export function topoOrder(outputs: Iterable<Value>): Value[] {
+  const order: Value[] = [];
+  const seen = new Set<Value>();
+  // An explicit stack: imported graphs can be deeper than the call stack.
+  const stack: { value: Value; next: number }[] = [];
+  for (const root of outputs) {
+    if (seen.has(root)) continue;
+    seen.add(root);
+    stack.push({ value: root, next: 0 });
+    while (stack.length > 0) {
+      const top = stack[stack.length - 1]!;
+      const operand = top.value.inputs[top.next++];
+      if (operand === undefined) {
+        order.push(top.value);
+        stack.pop();
+      } else if (!seen.has(operand)) {
+        seen.add(operand);
+        stack.push({ value: operand, next: 0 });
+      }
+    }
+  }
+  return order;
+}
+
+export const graphValues = (g: Graph): Value[] => topoOrder(g.outputs.values());
+
+/** How many operands and outputs read each value. */
+export function countReaders(g: Graph): Map<Value, number> {
+  const readers = new Map<Value, number>();
+  const bump = (v: Value): void => void readers.set(v, (readers.get(v) ?? 0) + 1);
+  for (const value of graphValues(g)) value.inputs.forEach(bump);
+  for (const output of g.outputs.values()) bump(output);
+  return readers;
+}

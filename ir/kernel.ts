@@ -1,0 +1,127 @@
+/**
+ * The kernel IR: loops, variables and stores over flat buffers. The same kernel prints as WASM and as WGSL; what differs
+ * between targets is the schedule that wrote it and the meaning of its bound loops.
+ */
+import type { Buffer, Expr, Lanes, Space } from './expr.ts';
+import { binary, index, literal, splat, variable, type Num } from './scalar.ts';
+import type { Scalar } from './dtype.ts';
+
+/**
+ * Who runs the iterations of a loop. `grid.*` iterations are independent and may run in any order on any core;
+ * `thread.*` iterations are the invocations of one workgroup, which `barrier` synchronises. On WASM a chunk of `grid.x`
+ * is one call and `thread.*` must not occur.
+ */
+export type Bind = 'serial' | 'grid.x' | 'grid.y' | 'grid.z' | 'thread.x' | 'thread.y';
+
+export type Stmt =
+  | { readonly kind: 'for'; readonly v: Expr; readonly from: Expr; readonly to: Expr; readonly step: number; readonly bind: Bind; readonly body: readonly Stmt[] }
+  /** Defined once; `var` may be `set` again. */
+  | { readonly kind: 'let' | 'var' | 'set'; readonly v: Expr; readonly value: Expr }
+  /** Writes `value.lanes` consecutive elements from the flat element index `at`. */
+  | { readonly kind: 'store'; readonly to: Buffer; readonly at: Expr; readonly value: Expr }
+  | { readonly kind: 'if'; readonly cond: Expr; readonly then: readonly Stmt[]; readonly else: readonly Stmt[] }
+  | { readonly kind: 'barrier' };
+
+export interface Kernel {
+  readonly kind: 'kernel';
+  readonly name: string;
+  /** Global buffers in argument order; then local and shared scratch. */
+  readonly buffers: readonly Buffer[];
+  /** Symbols (as `sym` expressions) the body mentions, in argument order. */
+  readonly params: readonly Expr[];
+  /** Exactly one `grid.x` loop at the top, perhaps below `grid.z` and `grid.y`. */
+  readonly body: readonly Stmt[];
+}
+
+export const buffer = (
+  name: string, dtype: Scalar, size: Num, options: { space?: Space; access?: Buffer['access'] } = {},
+): Buffer => ({
+  kind: 'buffer', name, dtype, size: index(size), space: options.space ?? 'global', access: options.access ?? 'read',
+});
+
+/** Writes statements in order. TypeScript is the macro language: unrolling is a `for` in the schedule. */
+export class Block {
+  readonly stmts: Stmt[] = [];
+
+  for(
+    name: string, from: Num, to: Num, body: (v: Expr, block: Block) => void,
+    options: { step?: number; bind?: Bind } = {},
+  ): void {
+    const v = variable(name, 'i32', 1, { from, to });
+    const inner = new Block();
+    body(v, inner);
+    this.stmts.push({
+      kind: 'for', v, from: index(from), to: index(to), step: options.step ?? 1, bind: options.bind ?? 'serial', body: inner.stmts,
+    });
+  }
+
+  /** Names a value computed here once; constants and variables pass through. */
+  let(name: string, value: Num): Expr {
+    const e = index(value);
+    if (e.op === 'const' || e.op === 'var' || e.op === 'sym') return e;
+    const v = variable(name, e.dtype, e.lanes);
+    this.stmts.push({ kind: 'let', v, value: e });
+    return v;
+  }
+
+  var(name: string, value: Expr): Expr {
+    const v = variable(name, value.dtype, value.lanes);
+    this.stmts.push({ kind: 'var', v, value });
+    return v;
+  }
+
+  set(v: Expr, value: Num): void {
+    const e = typeof value === 'number' ? literal(value, v.dtype, v.lanes) : splat(value, v.lanes);
+    this.stmts.push({ kind: 'set', v, value: e });
+  }
+
+  /** `v ← v op value`. */
+  update(op: 'add' | 'mul' | 'min' | 'max', v: Expr, value: Num): void {
+    this.set(v, binary(op, v, value));
+  }
+
+  store(to: Buffer, at: Num, value: Expr): void {
+    this.stmts.push({ kind: 'store', to, at: index(at), value });
+  }
+
+  if(cond: Expr, then: (block: Block) => void, otherwise?: (block: Block) => void): void {
+    if (cond.op === 'const') {
+      const taken = cond.arg !== 0 ? then : otherwise;
+      taken?.(this);
+      return;
+    }
+    const [a, b] = [new Block(), new Block()];
+    then(a);
+    otherwise?.(b);
+    this.stmts.push({ kind: 'if', cond, then: a.stmts, else: b.stmts });
+  }
+
+  barrier(): void {
+    this.stmts.push({ kind: 'barrier' });
+  }
+}
+
+/** Calls `visit` with every statement, outer before inner. */
+export function eachStmt(body: readonly Stmt[], visit: (s: Stmt) => void): void {
+  for (const s of body) {
+    visit(s);
+    if (s.kind === 'for') eachStmt(s.body, visit);
+    if (s.kind === 'if') {
+      eachStmt(s.then, visit);
+      eachStmt(s.else, visit);
+    }
+  }
+}
+
+/** The expressions a statement evaluates itself, not those of its body. */
+export function stmtExprs(s: Stmt): readonly Expr[] {
+  switch (s.kind) {
+    case 'for': return [s.from, s.to];
+    case 'let': case 'var': case 'set': return [s.value];
+    case 'store': return [s.at, s.value];
+    case 'if': return [s.cond];
+    case 'barrier': return [];
+  }
+}
+
+export type { Buffer, Expr, Lanes };

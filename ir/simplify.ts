@@ -1,0 +1,321 @@
+/** Algebra of scalar expressions: exact constant folding, integer identities one rule per line, interval bounds. */
+import { isFloat, isInt, roundHalfEven, roundTo, wrapInt, type Scalar } from './dtype.ts';
+import { makeExpr, type Expr, type Sym, type Var } from './expr.ts';
+
+const INT_FOLD: Partial<Record<Expr['op'], (a: number, b: number) => number>> = {
+  add: (a, b) => a + b,
+  sub: (a, b) => a - b,
+  mul: (a, b) => (Number.isSafeInteger(a * b) ? a * b : Number(BigInt(a) * BigInt(b))),
+  div: (a, b) => Math.trunc(a / b),
+  rem: (a, b) => a % b,
+  floordiv: (a, b) => Math.floor(a / b),
+  floormod: (a, b) => a - b * Math.floor(a / b),
+  min: Math.min,
+  max: Math.max,
+  shl: (a, b) => a * 2 ** b,
+  and: (a, b) => (isSmall(a, b) ? a & b : Number(BigInt(a) & BigInt(b))),
+  or: (a, b) => (isSmall(a, b) ? a | b : Number(BigInt(a) | BigInt(b))),
+  xor: (a, b) => (isSmall(a, b) ? a ^ b : Number(BigInt(a) ^ BigInt(b))),
+};
+const isSmall = (a: number, b: number): boolean => a === (a | 0) && b === (b | 0);
+
+/** IEEE-754 minimum and maximum that propagate NaN and order −0 below +0, as `Math.min` and `Math.max` do. */
+const FLOAT_FOLD: Partial<Record<Expr['op'], (a: number, b: number) => number>> = {
+  add: (a, b) => a + b,
+  sub: (a, b) => a - b,
+  mul: (a, b) => a * b,
+  div: (a, b) => a / b,
+  rem: (a, b) => a % b,
+  min: Math.min,
+  max: Math.max,
+  pow: (a, b) => a ** b,
+};
+const COMPARE: Partial<Record<Expr['op'], (a: number, b: number) => boolean>> = {
+  lt: (a, b) => a < b,
+  le: (a, b) => a <= b,
+  eq: (a, b) => a === b,
+  ne: (a, b) => a !== b,
+};
+
+/**
+ * The value of one operator on constants, rounded as `dtype` demands; undefined where folding is not exact (division by
+ * zero of integers, functions whose targets round differently).
+ */
+export function foldScalar(op: Expr['op'], dtype: Scalar, args: readonly number[], from: Scalar): number | undefined {
+  const [a = 0, b = 0, c = 0] = args;
+  const compare = COMPARE[op];
+  if (compare) return compare(a, b) ? 1 : 0;
+  switch (op) {
+    case 'cast': return isInt(dtype) && isInt(from) ? wrapInt(dtype, a) : roundTo(dtype, a);
+    case 'select': return a !== 0 ? b : c;
+    case 'neg': return isInt(dtype) ? wrapInt(dtype, -a) : -a;
+    case 'abs': return isInt(dtype) ? wrapInt(dtype, Math.abs(a)) : Math.abs(a);
+    case 'floor': return Math.floor(a);
+    case 'ceil': return Math.ceil(a);
+    case 'trunc': return Math.trunc(a);
+    case 'round': return roundHalfEven(a);
+    case 'sqrt': return roundTo(dtype, Math.sqrt(a));
+    case 'not': return dtype === 'bool' ? 1 - a : isInt(dtype) ? wrapInt(dtype, -a - 1) : undefined;
+  }
+  if (dtype === 'bool') {
+    if (op === 'and') return a !== 0 && b !== 0 ? 1 : 0;
+    if (op === 'or') return a !== 0 || b !== 0 ? 1 : 0;
+    if (op === 'xor') return (a !== 0) !== (b !== 0) ? 1 : 0;
+    return undefined;
+  }
+  if (isFloat(dtype)) {
+    const value = FLOAT_FOLD[op]?.(a, b);
+    return value === undefined ? undefined : roundTo(dtype, value);
+  }
+  if ((op === 'div' || op === 'rem' || op === 'floordiv' || op === 'floormod') && b === 0) return undefined;
+  if (op === 'shr') return a >= 0 || !dtype.startsWith('u') ? Math.floor(a / 2 ** b) : undefined;
+  const value = INT_FOLD[op]?.(a, b);
+  return value === undefined ? undefined : wrapInt(dtype, value) + 0;
+}
+
+/** Closed interval of an integer expression, from the ranges of its symbols and variables; ±∞ where unknown. */
+export type Interval = readonly [lo: number, hi: number];
+const ANY: Interval = [-Infinity, Infinity];
+
+const bounds = new WeakMap<Expr, Interval>();
+
+export function boundsOf(e: Expr): Interval {
+  let known = bounds.get(e);
+  if (!known) bounds.set(e, (known = computeBounds(e)));
+  return known;
+}
+
+function computeBounds(e: Expr): Interval {
+  switch (e.op) {
+    case 'const': return [e.arg as number, e.arg as number];
+    case 'sym': return [(e.arg as Sym).min, (e.arg as Sym).max];
+    case 'var': {
+      const { from, to } = e.arg as Var;
+      return [from ? boundsOf(from)[0] : -Infinity, to ? boundsOf(to)[1] - 1 : Infinity];
+    }
+    case 'lt': case 'le': case 'eq': case 'ne': return [0, 1];
+    case 'select': {
+      const [, a, b] = e.args.map(boundsOf) as [Interval, Interval, Interval];
+      return [Math.min(a[0], b[0]), Math.max(a[1], b[1])];
+    }
+    case 'cast': {
+      const from = e.args[0]!;
+      return isInt(e.dtype) && !isFloat(from.dtype) ? boundsOf(from) : ANY;
+    }
+  }
+  if (e.dtype === 'bool') return [0, 1];
+  if (!isInt(e.dtype) || e.args.length !== 2) return ANY;
+  const [[al, ah], [bl, bh]] = [boundsOf(e.args[0]!), boundsOf(e.args[1]!)];
+  switch (e.op) {
+    case 'add': return [al + bl, ah + bh];
+    case 'sub': return [al - bh, ah - bl];
+    case 'mul': return hull([times(al, bl), times(al, bh), times(ah, bl), times(ah, bh)]);
+    case 'min': return [Math.min(al, bl), Math.min(ah, bh)];
+    case 'max': return [Math.max(al, bl), Math.max(ah, bh)];
+    case 'floordiv': return bl > 0 ? hull([al / bl, al / bh, ah / bl, ah / bh].map(floorFinite)) : ANY;
+    case 'div': return bl > 0 && al >= 0 ? hull([al / bl, al / bh, ah / bl, ah / bh].map(floorFinite)) : ANY;
+    case 'floormod': return bl > 0 ? (al >= 0 && ah < bl ? [al, ah] : [0, bh - 1]) : ANY;
+    case 'rem': return bl > 0 && al >= 0 ? (ah < bl ? [al, ah] : [0, Math.min(ah, bh - 1)]) : ANY;
+    case 'shr': return al >= 0 && bl >= 0 ? [0, ah] : ANY;
+    case 'and': return al >= 0 && bl >= 0 ? [0, Math.min(ah, bh)] : ANY;
+    default: return ANY;
+  }
+}
+const times = (a: number, b: number): number => (a === 0 || b === 0 ? 0 : a * b);
+const floorFinite = (x: number): number => (Number.isNaN(x) ? 0 : Math.floor(x));
+const hull = (xs: readonly number[]): Interval => [Math.min(...xs), Math.max(...xs)];
+
+const constant = (e: Expr, value: number): Expr => makeExpr('const', e.dtype, e.lanes, [], value);
+const valueOf = (e: Expr | undefined): number | undefined => (e?.op === 'const' ? (e.arg as number) : undefined);
+
+/** Simplest known form of a node whose operands are already simple. */
+export function simplify(e: Expr): Expr {
+  if (e.args.length === 0) return e;
+  const values = e.args.map(valueOf);
+  if (e.op !== 'load' && e.op !== 'operand' && e.op !== 'bitcast' && values.every((v) => v !== undefined)) {
+    const folded =
+      e.op === 'splat' ? values[0] : foldScalar(e.op, e.dtype, values as number[], e.args[0]!.dtype);
+    if (folded !== undefined) return constant(e, folded);
+  }
+  if (e.op === 'select') return simplifySelect(e);
+  if (e.op === 'cast' && e.args[0]!.dtype === e.dtype) return e.args[0]!;
+  if (e.dtype === 'bool') return simplifyBool(e);
+  if (e.args.length !== 2) return e;
+  return isInt(e.dtype) ? simplifyInt(e) : simplifyFloat(e);
+}
+
+function simplifySelect(e: Expr): Expr {
+  const [c, a, b] = e.args as [Expr, Expr, Expr];
+  if (c.op === 'const') return c.arg !== 0 ? a : b;
+  return a === b ? a : e;
+}
+
+function simplifyBool(e: Expr): Expr {
+  const [a, b] = e.args as [Expr, Expr | undefined];
+  if (e.op === 'not') return a.op === 'not' ? a.args[0]! : e;
+  if (!b) return e;
+  const [x, y] = [valueOf(a), valueOf(b)];
+  switch (e.op) {
+    case 'and': return x === 0 || y === 0 ? constant(e, 0) : x === 1 || a === b ? b : y === 1 ? a : e;
+    case 'or': return x === 1 || y === 1 ? constant(e, 1) : x === 0 || a === b ? b : y === 0 ? a : e;
+  }
+  if (!isInt(a.dtype)) return e;
+  const [[al, ah], [bl, bh]] = [boundsOf(a), boundsOf(b)];
+  switch (e.op) {
+    case 'lt': return ah < bl ? constant(e, 1) : al >= bh || a === b ? constant(e, 0) : e;
+    case 'le': return ah <= bl || a === b ? constant(e, 1) : al > bh ? constant(e, 0) : e;
+    case 'eq': return a === b ? constant(e, 1) : ah < bl || bh < al ? constant(e, 0) : e;
+    case 'ne': return a === b ? constant(e, 0) : ah < bl || bh < al ? constant(e, 1) : e;
+    default: return e;
+  }
+}
+
+const int = (op: Expr['op'], like: Expr, a: Expr, b: Expr): Expr =>
+  simplify(makeExpr(op, like.dtype, like.lanes, [a, b]));
+
+/** Integer identities. Constants stand on the right of commutative operators; sums and products lean left. */
+function simplifyInt(e: Expr): Expr {
+  const [a, b] = e.args as [Expr, Expr];
+  const [x, y] = [valueOf(a), valueOf(b)];
+  const c = (value: number): Expr => constant(e, value);
+  switch (e.op) {
+    case 'add':
+      if (x === 0) return b;
+      if (y === 0) return a;
+      if (x !== undefined) return int('add', e, b, a);
+      if (y !== undefined && a.op === 'add' && valueOf(a.args[1]) !== undefined)
+        return int('add', e, a.args[0]!, c(valueOf(a.args[1])! + y));
+      if (b.op === 'add' && valueOf(b.args[1]) !== undefined)
+        return int('add', e, int('add', e, a, b.args[0]!), b.args[1]!);
+      if (a.op === 'add' && valueOf(a.args[1]) !== undefined && y === undefined)
+        return int('add', e, int('add', e, a.args[0]!, b), a.args[1]!);
+      return collectDivMod(e, a, b) ?? e;
+    case 'sub':
+      if (y === 0) return a;
+      if (a === b) return c(0);
+      if (y !== undefined) return int('add', e, a, c(-y));
+      if (a.op === 'add' && a.args[0] === b) return a.args[1]!;
+      if (a.op === 'add' && a.args[1] === b) return a.args[0]!;
+      return e;
+    case 'mul':
+      if (x === 0 || y === 0) return c(0);
+      if (x === 1) return b;
+      if (y === 1) return a;
+      if (x !== undefined) return int('mul', e, b, a);
+      if (y !== undefined && a.op === 'mul' && valueOf(a.args[1]) !== undefined)
+        return int('mul', e, a.args[0]!, c(valueOf(a.args[1])! * y));
+      if (y !== undefined && a.op === 'add' && valueOf(a.args[1]) !== undefined)
+        return int('add', e, int('mul', e, a.args[0]!, b), c(valueOf(a.args[1])! * y));
+      return e;
+    case 'floordiv': case 'div': return simplifyDiv(e, a, b, y);
+    case 'floormod': case 'rem': return simplifyMod(e, a, b, y);
+    case 'min': case 'max': return simplifyMinMax(e, a, b);
+    case 'shl': case 'shr': return y === 0 ? a : e;
+    default: return e;
+  }
+}
+
+/** (i ÷ n)·n + i mod n = i */
+function collectDivMod(e: Expr, a: Expr, b: Expr): Expr | undefined {
+  for (const [p, q] of [[a, b], [b, a]] as const) {
+    if (p.op !== 'mul' || p.args[0]!.op !== 'floordiv' || q.op !== 'floormod') continue;
+    const [i, n] = p.args[0]!.args as [Expr, Expr];
+    if (p.args[1] === n && q.args[0] === i && q.args[1] === n) return i;
+  }
+  void e;
+  return undefined;
+}
+
+const nonNegative = (e: Expr): boolean => boundsOf(e)[0] >= 0;
+
+/** Splits `e` into `part·n + rest` when some summands are visibly multiples of n. */
+function splitMultiple(e: Expr, n: number): { part: Expr; rest: Expr } | undefined {
+  const c = (value: number): Expr => constant(e, value);
+  const v = valueOf(e);
+  if (v !== undefined) {
+    const q = Math.floor(v / n);
+    return q === 0 ? undefined : { part: c(q), rest: c(v - q * n) };
+  }
+  if (e.op === 'mul') {
+    const k = valueOf(e.args[1]);
+    if (k !== undefined && k % n === 0) return { part: int('mul', e, e.args[0]!, c(k / n)), rest: c(0) };
+    return undefined;
+  }
+  if (e.op !== 'add') return undefined;
+  const [l, r] = [splitMultiple(e.args[0]!, n), splitMultiple(e.args[1]!, n)];
+  if (!l && !r) return undefined;
+  return {
+    part: int('add', e, l?.part ?? c(0), r?.part ?? c(0)),
+    rest: int('add', e, l?.rest ?? e.args[0]!, r?.rest ?? e.args[1]!),
+  };
+}
+
+function simplifyDiv(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
+  if (y === 1) return a;
+  if (a === b && boundsOf(b)[0] > 0) return constant(e, 1);
+  const [lo, hi] = boundsOf(a);
+  if (lo >= 0 && hi < boundsOf(b)[0]) return constant(e, 0);
+  if (e.op === 'div' && !nonNegative(a)) return e;
+  if (e.op === 'div' && boundsOf(b)[0] > 0) return int('floordiv', e, a, b);
+  // (i·n) ÷ n = i, also for symbolic n
+  if (a.op === 'mul' && a.args[1] === b && boundsOf(b)[0] > 0) return a.args[0]!;
+  if (a.op === 'mul' && a.args[0] === b && boundsOf(b)[0] > 0) return a.args[1]!;
+  // (i·n + r) ÷ n = i for 0 ≤ r < n, symbolic n
+  if (a.op === 'add') {
+    for (const [p, r] of [[a.args[0]!, a.args[1]!], [a.args[1]!, a.args[0]!]] as const)
+      if (p.op === 'mul' && (p.args[1] === b || p.args[0] === b) && below(r, b))
+        return p.args[1] === b ? p.args[0]! : p.args[1]!;
+  }
+  if (y === undefined || y <= 0) return e;
+  if (a.op === 'floordiv' && (valueOf(a.args[1]) ?? 0) > 0)
+    return int('floordiv', e, a.args[0]!, constant(e, valueOf(a.args[1])! * y));
+  const split = splitMultiple(a, y);
+  if (split && split.rest !== a)
+    return int('add', e, split.part, int('floordiv', e, split.rest, b));
+  return e;
+}
+
+function simplifyMod(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
+  if (y === 1 || (a === b && boundsOf(b)[0] > 0)) return constant(e, 0);
+  const [lo, hi] = boundsOf(a);
+  if (lo >= 0 && hi < boundsOf(b)[0]) return a;
+  if (lo >= 0 && below(a, b)) return a;
+  if (e.op === 'rem' && !nonNegative(a)) return e;
+  if (e.op === 'rem' && boundsOf(b)[0] > 0) return int('floormod', e, a, b);
+  if (a.op === 'mul' && (a.args[0] === b || a.args[1] === b)) return constant(e, 0);
+  if (a.op === 'add') {
+    for (const [p, r] of [[a.args[0]!, a.args[1]!], [a.args[1]!, a.args[0]!]] as const)
+      if (p.op === 'mul' && (p.args[1] === b || p.args[0] === b) && below(r, b)) return r;
+  }
+  if (y === undefined || y <= 0) return e;
+  const split = splitMultiple(a, y);
+  return split && split.rest !== a ? int('floormod', e, split.rest, b) : e;
+}
+
+/** 0 ≤ a < b, by intervals or because `a` is a variable that ends at `b`. */
+function below(a: Expr, b: Expr): boolean {
+  const [lo, hi] = boundsOf(a);
+  if (lo < 0) return false;
+  if (hi < boundsOf(b)[0]) return true;
+  if (a.op === 'var') return (a.arg as Var).to === b;
+  return a.op === 'floormod' && a.args[1] === b;
+}
+
+function simplifyMinMax(e: Expr, a: Expr, b: Expr): Expr {
+  if (a === b) return a;
+  const [[al, ah], [bl, bh]] = [boundsOf(a), boundsOf(b)];
+  if (ah <= bl) return e.op === 'min' ? a : b;
+  if (bh <= al) return e.op === 'min' ? b : a;
+  return e;
+}
+
+/** Only identities that hold for every float, NaN and −0 included. */
+function simplifyFloat(e: Expr): Expr {
+  const [a, b] = e.args as [Expr, Expr];
+  const [x, y] = [valueOf(a), valueOf(b)];
+  if (e.op === 'mul' && y === 1) return a;
+  if (e.op === 'mul' && x === 1) return b;
+  if (e.op === 'div' && y === 1) return a;
+  if (e.op === 'sub' && y === 0 && !Object.is(y, -0)) return a;
+  return e;
+}
