@@ -1,0 +1,25 @@
+/** What the parent asks of one child process. */
+export interface ChildTask {
+  readonly competitor: string;
+  readonly model: string;
+  readonly threads: number;
+  /** Untimed runs after the first: at least this many and at least this long. */
+  readonly warmupRuns: number;
+  readonly warmupMs: number;
+  /** Timed runs. */
+  readonly runs: number;
+  /** When given, the first run's outputs are written there, one `<name>.f32` each (raw little-endian f32). */
+  readonly outputFolder?: string;
+}
+
+/** What the child answers: one line of JSON, the last on its stdout. */
+export interface ChildReport {
+  /** From files on disk to a model that can run, ms; the library's own loading included. */
+  readonly openMs: number;
+  readonly firstRunMs: number;
+  /** Wall time of each timed run, ms. */
+  readonly wallMs: readonly number[];
+  /** CPU time of each timed run, user and system, all threads of the process, ms. */
+  readonly cpuMs: readonly number[];
+  readonly peakRssBytes: number;
+}

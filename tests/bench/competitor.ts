@@ -1,0 +1,19 @@
+import type { BenchModel, Outputs } from './models.ts';
+
+/** An opened model, ready to run on the inputs of `inputsOf(model)`. */
+export interface Runner {
+  /** One forward pass. Includes whatever a caller pays each time: copying inputs in and outputs out. */
+  run(): Promise<Outputs>;
+}
+
+/** One way to run a model. The parent process prepares; a fresh child process opens and runs. */
+export interface Competitor {
+  /** Unique; the row's label in the table. */
+  readonly name: string;
+  /** Command-line flags that Node needs for it in the child process. */
+  readonly nodeFlags: readonly string[];
+  /** Writes the files that `open` reads, once, outside every measurement; may find them in the cache. */
+  prepare(model: BenchModel): Promise<void>;
+  /** Loads the prepared files. Timed as the opening: from files on disk to a model that can run. */
+  open(model: BenchModel, threads: number): Promise<Runner>;
+}

@@ -1,0 +1,94 @@
+/**
+ * `npm run bench`: heddle's bundles against onnxruntime-web and onnxruntime-node, whole models and products.
+ * Prints Markdown on stdout, progress on stderr, and writes `tests/bench/results.md` and `results.json`.
+ */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, totalmem } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { measureAll } from './measure.ts';
+import { findModel, MATMUL_NAMES, MODEL_NAMES } from './models.ts';
+import { ROOT } from './paths.ts';
+import { BASELINE, COMPETITORS, findCompetitor, REFERENCE } from './registry.ts';
+import { type Environment, renderResults } from './table.ts';
+
+const HELP = `npm run bench -- [flags]
+  --models A,B        ${MODEL_NAMES.join(', ')} (default: all), any product of --matmul by name, or none
+  --matmul            also the single products: ${MATMUL_NAMES.join(', ')}
+  --competitors A,B   ${COMPETITORS.map((it) => it.name).join(', ')} (default: all)
+  --threads 1,2       numbers of threads (default: 1,2)
+  --rounds N          processes per competitor, model and number of threads (default: 5)
+  --quick             2 rounds of few runs; writes no files unless --out is given
+  --tolerance X       largest accepted relative difference from ${REFERENCE.name}'s outputs (default: 1e-4)
+  --out DIR           where results.md and results.json go (default: tests/bench)`;
+
+const { values: flags } = parseArgs({
+  options: {
+    models: { type: 'string', default: MODEL_NAMES.join() },
+    matmul: { type: 'boolean', default: false },
+    competitors: { type: 'string', default: COMPETITORS.map((it) => it.name).join() },
+    threads: { type: 'string', default: '1,2' },
+    rounds: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    tolerance: { type: 'string', default: '1e-4' },
+    out: { type: 'string' },
+    help: { type: 'boolean', default: false },
+  },
+});
+
+if (flags.help) {
+  console.log(HELP);
+} else {
+  await main();
+}
+
+async function main(): Promise<void> {
+  const names = flags.models === 'none' ? [] : flags.models.split(',');
+  const models = [...names, ...(flags.matmul ? MATMUL_NAMES : [])].map(findModel);
+  const competitors = flags.competitors.split(',').map(findCompetitor);
+  const rounds = count('--rounds', flags.rounds ?? (flags.quick ? '2' : '5'));
+  const threads = flags.threads.split(',').map((text) => count('--threads', text));
+  const tolerance = Number(flags.tolerance);
+  if (!(tolerance > 0)) throw new Error(`--tolerance: "${flags.tolerance}" is not a positive number`);
+
+  const plan = { models, threads, rounds, quick: flags.quick, tolerance };
+  const rows = await measureAll(plan, competitors, REFERENCE, (line) => console.error(line));
+  const environment = describe(rounds);
+  const text = renderResults(rows, environment, BASELINE.name);
+  console.log(text);
+
+  if (flags.quick && flags.out === undefined) return;
+  const folder = flags.out === undefined ? join(ROOT, 'tests', 'bench') : resolve(flags.out);
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'results.md'), text);
+  writeFileSync(
+    join(folder, 'results.json'),
+    `${JSON.stringify({ environment, baseline: BASELINE.name, rows }, null, 2)}\n`,
+  );
+}
+
+function count(flag: string, text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new Error(`${flag}: "${text}" is not a positive integer`);
+}
+
+function describe(rounds: number): Environment {
+  const versions = ['onnxruntime-web', 'onnxruntime-node'].map((name) => {
+    const manifest: { version: string } = JSON.parse(
+      readFileSync(join(ROOT, 'node_modules', name, 'package.json'), 'utf8'),
+    );
+    return [name, manifest.version];
+  });
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    cpu: cpus()[0]?.model.trim() ?? 'unknown processor',
+    cores: availableParallelism(),
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    platform: `${process.platform} ${process.arch}`,
+    node: process.versions.node,
+    v8: process.versions.v8,
+    packages: Object.fromEntries(versions),
+    rounds,
+  };
+}

@@ -1,0 +1,66 @@
+/**
+ * The child process of one measurement: opens one model with one competitor, warms up, runs, and prints one line of
+ * JSON (`ChildReport`) on stdout. Its only argument is a `ChildTask` as JSON.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { ChildReport, ChildTask } from './child-protocol.ts';
+import type { Runner } from './competitor.ts';
+import { findModel, type Outputs } from './models.ts';
+import { findCompetitor } from './registry.ts';
+import { bytesOf } from './weights.ts';
+
+const task = JSON.parse(process.argv[2] ?? '{}') as ChildTask;
+const report = await measure(task);
+process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0)); // Worker pools would keep it alive.
+
+async function measure(task: ChildTask): Promise<ChildReport> {
+  const model = findModel(task.model);
+  const competitor = findCompetitor(task.competitor);
+
+  const opening = performance.now();
+  const runner = await competitor.open(model, task.threads);
+  const openMs = performance.now() - opening;
+
+  const first = performance.now();
+  const outputs = await runner.run();
+  const firstRunMs = performance.now() - first;
+
+  if (task.outputFolder !== undefined) save(outputs, task.outputFolder);
+  await warmUp(runner, task.warmupRuns, task.warmupMs);
+
+  const wallMs: number[] = [];
+  const cpuMs: number[] = [];
+  for (let i = 0; i < task.runs; i++) {
+    const cpu = process.cpuUsage();
+    const start = performance.now();
+    await runner.run();
+    wallMs.push(performance.now() - start);
+    const used = process.cpuUsage(cpu);
+    cpuMs.push((used.user + used.system) / 1000);
+  }
+  return { openMs, firstRunMs, wallMs, cpuMs, peakRssBytes: peakRss() };
+}
+
+/** Runs until both limits are reached, so that engines with tiers have optimised everything. */
+async function warmUp(runner: Runner, runs: number, ms: number): Promise<void> {
+  const start = performance.now();
+  for (let i = 0; i < runs || performance.now() - start < ms; i++) await runner.run();
+}
+
+function save(outputs: Outputs, folder: string): void {
+  for (const [name, values] of Object.entries(outputs)) writeFileSync(`${folder}/${name}.f32`, bytesOf(values));
+}
+
+/**
+ * Peak resident bytes of this process. Linux keeps the figure of `getrusage` across exec, so that a large parent would
+ * count for its child; `VmHWM` starts anew.
+ */
+function peakRss(): number {
+  try {
+    const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
+    if (line) return Number(line[1]) * 1024;
+  } catch {
+    // Not Linux.
+  }
+  return process.resourceUsage().maxRSS * 1024;
+}
