@@ -1,7 +1,7 @@
 import test from 'ava';
 import type { Browser } from 'playwright-core';
 import { closePage, launchBrowser, openPage } from './support/chromium.ts';
-import { serve, type ServeOptions, strictPolicy } from './support/server.ts';
+import { type ServeOptions, serve, strictPolicy } from './support/server.ts';
 import { createGpu } from './support/swiftshader.ts';
 
 /** What the probe page finds out about itself. */
@@ -135,10 +135,13 @@ test('Dawn in Node runs a compute shader', async (t) => {
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
   pass.setPipeline(pipeline);
-  pass.setBindGroup(0, device.createBindGroup({
-    layout: pipeline.getBindGroupLayout(0),
-    entries: [{ binding: 0, resource: { buffer: storage } }],
-  }));
+  pass.setBindGroup(
+    0,
+    device.createBindGroup({
+      layout: pipeline.getBindGroupLayout(0),
+      entries: [{ binding: 0, resource: { buffer: storage } }],
+    }),
+  );
   pass.dispatchWorkgroups(2);
   pass.end();
   encoder.copyBufferToBuffer(storage, 0, staging, 0, input.byteLength);

@@ -28,7 +28,9 @@ export async function createGpu(options: GpuOptions = {}): Promise<GPUAdapter> {
   const gpu = create([...dawn]);
   const adapter = await gpu.requestAdapter();
   if (adapter === null) {
-    throw new Error(`no WebGPU adapter (driver: ${driver}, VK_ICD_FILENAMES: ${process.env.VK_ICD_FILENAMES ?? 'unset'})`);
+    throw new Error(
+      `no WebGPU adapter (driver: ${driver}, VK_ICD_FILENAMES: ${process.env.VK_ICD_FILENAMES ?? 'unset'})`,
+    );
   }
   alive.add(gpu);
   return adapter;
@@ -39,7 +41,8 @@ const alive = new Set<GPU>();
 
 /** Points Vulkan loaders of this process, and of its children, at the unpacked SwiftShader driver. */
 export function useSwiftShader(): void {
-  if (!hasPackedBrowser) throw new Error(`SwiftShader is packed for linux-x64, not ${process.platform}-${process.arch}`);
+  if (!hasPackedBrowser)
+    throw new Error(`SwiftShader is packed for linux-x64, not ${process.platform}-${process.arch}`);
   const folder = unpack('swiftshader');
   process.env.VK_ICD_FILENAMES = join(folder, 'vk_swiftshader_icd.json');
   process.env.VK_DRIVER_FILES = process.env.VK_ICD_FILENAMES;
