@@ -1,0 +1,165 @@
+/**
+ * What a bundle says about itself: the JSON that the compiler writes and the session executes. Nothing here knows a
+ * graph: a plan is a list of kernel launches over one arena.
+ */
+
+/** Element types as they stand in buffers. `bool` is one byte, 0 or 1. */
+export type ElementType =
+  | 'f64' | 'f32' | 'f16' | 'bf16' | 'i64' | 'i32' | 'i16' | 'i8' | 'u64' | 'u32' | 'u16' | 'u8' | 'bool';
+
+/** A size: a number, a symbol's name, or an operator on two sizes. Division rounds down; all values are ≥ 0. */
+export type Size = number | string | readonly ['+' | '-' | '*' | '/' | '%' | 'min' | 'max', Size, Size];
+
+export interface SymbolInfo {
+  readonly name: string;
+  readonly min: number;
+  readonly max: number;
+  readonly multipleOf: number;
+  readonly default: number;
+}
+
+export interface Port {
+  readonly name: string;
+  readonly dtype: ElementType;
+  readonly shape: readonly Size[];
+  readonly doc: string;
+  /** Index into `EntryPlan.buffers`. */
+  readonly buffer: number;
+}
+
+/** A region of the arena, alive from the start of step `first` to the end of step `last`. */
+export interface BufferInfo {
+  readonly bytes: Size;
+  readonly first: number;
+  readonly last: number;
+}
+
+/**
+ * Where a kernel argument points: a buffer of the arena, an offset into the weights, or this thread's scratch; plus an
+ * optional byte offset (which may mention loop symbols).
+ */
+export type Address =
+  | { readonly b: number; readonly at?: Size }
+  | { readonly w: number; readonly at?: Size }
+  | { readonly s: number };
+
+/** One kernel launch: `kernel(addresses…, params…, from, to)` for ranges that cover `[0, grid)` in any order. */
+export interface Launch {
+  readonly kernel: number;
+  readonly args: readonly Address[];
+  readonly params: readonly Size[];
+  readonly grid: Size;
+  /** Grid units that make a call of about 0.2 ms: the unit of scheduling between threads. */
+  readonly chunk: Size;
+  /** Region name, for profiles and errors. */
+  readonly label: string;
+}
+
+/** Runs `steps` for `symbol` = 0 … `trips` − 1 (or downwards when `reverse`). Liveness counts the whole loop as one step. */
+export interface Loop {
+  readonly loop: string;
+  readonly trips: Size;
+  readonly reverse: boolean;
+  readonly steps: readonly Step[];
+}
+
+/** Runs `then` or `else` by the first byte of a buffer. */
+export interface Branch {
+  readonly if: Address;
+  readonly then: readonly Step[];
+  readonly else: readonly Step[];
+}
+
+/** Copies bytes inside the arena. */
+export interface Copy {
+  readonly from: Address;
+  readonly to: Address;
+  readonly bytes: Size;
+}
+
+export type Step = Launch | Loop | Branch | Copy;
+
+export interface EntryPlan {
+  readonly symbols: readonly SymbolInfo[];
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+  readonly buffers: readonly BufferInfo[];
+  /** Bytes of private memory per thread. */
+  readonly scratch: number;
+  readonly steps: readonly Step[];
+}
+
+export interface WeightSegment {
+  /** Byte range of `weights.bin`. */
+  readonly from: number;
+  readonly bytes: number;
+  /** Byte offset in the weight memory, where elements stand as f32 (or as stored, when not a float). */
+  readonly to: number;
+  /** How the file stores it; `f16` is widened to f32 at load. */
+  readonly stored: 'raw' | 'f16';
+}
+
+export interface WeightsInfo {
+  readonly file: string;
+  readonly bytes: number;
+  /** Bytes in memory after widening; segments are aligned to 64. */
+  readonly memory: number;
+  readonly segments: readonly WeightSegment[];
+  /** Hex SHA-256 of each consecutive block of `block` bytes of the file, the last one shorter. */
+  readonly block: number;
+  readonly sha256: readonly string[];
+}
+
+/** One compiled module; both variants export the same functions `k0, k1, …`. */
+export interface WasmModules {
+  readonly plain: WasmFile;
+  readonly relaxed: WasmFile;
+}
+export interface WasmFile {
+  readonly file: string;
+  readonly bytes: number;
+  readonly sha256: string;
+  /** Position of the limits flag of the imported memory: 1 = private, 3 = shared. The file holds 3 and a maximum. */
+  readonly memoryFlagAt: number;
+}
+
+/** A recorded run for `selftest()`: inputs made by the rule, a few outputs kept. */
+export interface SelfTest {
+  readonly entry: string;
+  readonly symbols: Readonly<Record<string, number>>;
+  /** Inputs are `fill(name, i)`: see `runtime/selftest.ts`. */
+  readonly outputs: readonly { readonly name: string; readonly at: readonly number[]; readonly values: readonly number[] }[];
+  readonly tolerance: number;
+}
+
+export const FORMAT = 1;
+
+export interface Manifest {
+  readonly heddle: typeof FORMAT;
+  readonly name: string;
+  readonly entries: Readonly<Record<string, EntryPlan>>;
+  readonly weights: WeightsInfo;
+  readonly wasm: WasmModules;
+  readonly selftest: readonly SelfTest[];
+}
+
+/** A size under a binding of symbols. @throws RangeError for a symbol without value */
+export function sizeOf(size: Size, symbols: Readonly<Record<string, number>>): number {
+  if (typeof size === 'number') return size;
+  if (typeof size === 'string') {
+    const value = symbols[size];
+    if (value === undefined) throw new RangeError(`size "${size}" is not bound`);
+    return value;
+  }
+  const a = sizeOf(size[1], symbols);
+  const b = sizeOf(size[2], symbols);
+  switch (size[0]) {
+    case '+': return a + b;
+    case '-': return a - b;
+    case '*': return a * b;
+    case '/': return Math.floor(a / b);
+    case '%': return a % b;
+    case 'min': return Math.min(a, b);
+    case 'max': return Math.max(a, b);
+  }
+}
