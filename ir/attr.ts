@@ -16,6 +16,11 @@ export interface AttrSpec<T extends AttrValue = AttrValue, D extends boolean = b
   readonly default: T | undefined;
   /** Admissible words of a `string`. */
   readonly choices: readonly string[] | undefined;
+  /**
+   * What the free names of an `expr` stand for, by name: the coordinate variables of the op, such as `b h q k` of
+   * attention. Text is parsed and expressions are verified against this table.
+   */
+  readonly coords?: Readonly<Record<string, Expr>> | undefined;
 }
 
 export type AttrSpecs = Readonly<Record<string, AttrSpec>>;
@@ -42,7 +47,8 @@ export const attr = {
     spec<C[number], false>('string', false, doc, false, undefined, choices),
   dtype: (doc: string) => spec<Scalar, false>('dtype', false, doc, false),
   dim: (doc: string) => spec<Dim, false>('dim', false, doc, false),
-  expr: (doc: string) => spec<Expr, false>('expr', false, doc, false),
+  expr: (doc: string, coords?: Readonly<Record<string, Expr>>) =>
+    ({ ...spec<Expr, false>('expr', false, doc, false), coords }),
   graph: (doc: string) => spec<Graph, false>('graph', false, doc, false),
   tensor: (doc: string) => spec<Nd, false>('tensor', false, doc, false),
   ints: (doc: string) => spec<readonly number[], false>('int', true, doc, false),
@@ -59,7 +65,8 @@ export const opt = {
   oneOf: <const C extends readonly string[]>(choices: C, value: C[number], doc: string) =>
     spec<C[number], true>('string', false, doc, true, value, choices),
   ints: (value: readonly number[], doc: string) => spec<readonly number[], true>('int', true, doc, true, value),
-  expr: (doc: string) => spec<Expr | undefined, true>('expr', false, doc, true, undefined),
+  expr: (doc: string, coords?: Readonly<Record<string, Expr>>) =>
+    ({ ...spec<Expr | undefined, true>('expr', false, doc, true, undefined), coords }),
   float_: (doc: string) => spec<number | undefined, true>('float', false, doc, true, undefined),
 } as const;
 
