@@ -29,7 +29,7 @@ export function typeErrors(source: string): TypeDiagnostic[] {
   return checkAs(`tests/type-errors-source-${count++}.ts`, source);
 }
 
-/** The same for a file on disk; `path` is relative to the project root. */
+/** The same for a file on disk; `path` is relative to the project root. The build leaves out `tests/fixtures/types/`. */
 export function typeErrorsOfFile(path: string): TypeDiagnostic[] {
   return checkAs(path, readFileSync(join(projectRoot, path), 'utf8'));
 }
