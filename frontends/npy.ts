@@ -11,9 +11,18 @@ const MAX_RANK = 64;
 
 /** Kind and size of numpy's type strings; bf16 has none. */
 const CODES: readonly (readonly [code: string, dtype: Scalar])[] = [
-  ['f8', 'f64'], ['f4', 'f32'], ['f2', 'f16'],
-  ['i8', 'i64'], ['i4', 'i32'], ['i2', 'i16'], ['i1', 'i8'],
-  ['u8', 'u64'], ['u4', 'u32'], ['u2', 'u16'], ['u1', 'u8'], ['b1', 'bool'],
+  ['f8', 'f64'],
+  ['f4', 'f32'],
+  ['f2', 'f16'],
+  ['i8', 'i64'],
+  ['i4', 'i32'],
+  ['i2', 'i16'],
+  ['i1', 'i8'],
+  ['u8', 'u64'],
+  ['u4', 'u32'],
+  ['u2', 'u16'],
+  ['u1', 'u8'],
+  ['b1', 'bool'],
 ];
 
 /**
@@ -28,7 +37,8 @@ const CODES: readonly (readonly [code: string, dtype: Scalar])[] = [
  */
 export function parseNpy(bytes: Uint8Array, source: string): WeightTensor {
   const fail: Fail = failIn('file', source);
-  if (bytes.length < 10 || MAGIC.some((byte, i) => bytes[i] !== byte)) fail('not a .npy file: it does not begin with \\x93NUMPY');
+  if (bytes.length < 10 || MAGIC.some((byte, i) => bytes[i] !== byte))
+    fail('not a .npy file: it does not begin with \\x93NUMPY');
   const major = bytes[6]!;
   if (major < 1 || major > 3 || bytes[7] !== 0) fail(`.npy format ${major}.${bytes[7]}; known are 1.0, 2.0 and 3.0`);
   const prefix = major === 1 ? 10 : 12;
@@ -90,7 +100,9 @@ interface Header {
 
 /** The header is a Python dict literal with exactly three keys, in any order. */
 function readHeader(bytes: Uint8Array, fail: Fail): Header {
-  const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join('').trim();
+  const text = Array.from(bytes, (byte) => String.fromCharCode(byte))
+    .join('')
+    .trim();
   const bad = (): never => fail(`the header is not {'descr': …, 'fortran_order': …, 'shape': …} but ${quote(text)}`);
   let rest = text.startsWith('{') ? text.slice(1).trimStart() : bad();
   const take = (pattern: RegExp): RegExpExecArray => {

@@ -1,5 +1,5 @@
-import { type Fail, failIn, quote } from './message.ts';
 import { isObject, type Json, type JsonObject } from './json.ts';
+import { type Fail, failIn, quote } from './message.ts';
 
 /** `gelu` is the exact one (erf), `gelu_tanh` its tanh approximation. */
 export type Activation = 'gelu' | 'gelu_tanh' | 'quick_gelu' | 'relu' | 'silu';
@@ -86,10 +86,14 @@ export type Has = (name: string) => boolean;
 export function readHfConfig(json: Json, source: string, has: Has): HfConfig {
   const fields = new Fields(json, source);
   switch (modelType(json, source)) {
-    case 'vit': return vit(fields, has);
-    case 'vit_mae': return mae(fields, has);
-    case 'bert': return bert(fields, has);
-    case 'gpt2': return gpt2(fields);
+    case 'vit':
+      return vit(fields, has);
+    case 'vit_mae':
+      return mae(fields, has);
+    case 'bert':
+      return bert(fields, has);
+    case 'gpt2':
+      return gpt2(fields);
   }
 }
 
@@ -110,13 +114,20 @@ function vit(fields: Fields, has: Has): VitConfig {
 
 function mae(fields: Fields, has: Has): MaeConfig {
   const decoder = stack(fields, [
-    'decoder_num_hidden_layers', 'decoder_hidden_size', 'decoder_num_attention_heads', 'decoder_intermediate_size',
+    'decoder_num_hidden_layers',
+    'decoder_hidden_size',
+    'decoder_num_attention_heads',
+    'decoder_intermediate_size',
   ]);
   const maskRatio = fields.number('mask_ratio', 0.75);
   if (maskRatio < 0 || maskRatio >= 1) fields.fail(`"mask_ratio" is ${maskRatio}, outside [0, 1)`);
   return {
-    type: 'vit_mae', ...image(fields), decoder, maskRatio,
-    normPixLoss: fields.flag('norm_pix_loss', false), hasDecoder: has('decoder_embed.weight'),
+    type: 'vit_mae',
+    ...image(fields),
+    decoder,
+    maskRatio,
+    normPixLoss: fields.flag('norm_pix_loss', false),
+    hasDecoder: has('decoder_embed.weight'),
   };
 }
 
@@ -127,10 +138,14 @@ function bert(fields: Fields, has: Has): BertConfig {
   return {
     type: 'bert',
     ...stack(fields, ['num_hidden_layers', 'hidden_size', 'num_attention_heads', 'intermediate_size']),
-    vocabulary: fields.size('vocab_size'), positions: fields.size('max_position_embeddings'),
-    segments: fields.size('type_vocab_size', 2), activation: fields.activation('hidden_act', 'gelu'),
-    eps: fields.eps('layer_norm_eps', 1e-12), padToken: fields.token('pad_token_id') ?? 0,
-    pooler: has('bert.pooler.dense.weight'), maskedLm: has('cls.predictions.transform.dense.weight'),
+    vocabulary: fields.size('vocab_size'),
+    positions: fields.size('max_position_embeddings'),
+    segments: fields.size('type_vocab_size', 2),
+    activation: fields.activation('hidden_act', 'gelu'),
+    eps: fields.eps('layer_norm_eps', 1e-12),
+    padToken: fields.token('pad_token_id') ?? 0,
+    pooler: has('bert.pooler.dense.weight'),
+    maskedLm: has('cls.predictions.transform.dense.weight'),
     nextSentence: has('cls.seq_relationship.weight'),
   };
 }
@@ -143,8 +158,10 @@ function gpt2(fields: Fields): Gpt2Config {
   return {
     type: 'gpt2',
     ...stack(fields, ['n_layer', 'n_embd', 'n_head', 'n_inner'], 4 * width),
-    vocabulary: fields.size('vocab_size'), positions: fields.size('n_positions', fields.optionalSize('n_ctx')),
-    activation: fields.activation('activation_function', 'gelu_new'), eps: fields.eps('layer_norm_epsilon', 1e-5),
+    vocabulary: fields.size('vocab_size'),
+    positions: fields.size('n_positions', fields.optionalSize('n_ctx')),
+    activation: fields.activation('activation_function', 'gelu_new'),
+    eps: fields.eps('layer_norm_epsilon', 1e-5),
     eosToken: fields.token('eos_token_id'),
   };
 }
@@ -157,8 +174,11 @@ function image(fields: Fields): ImageConfig {
   }
   return {
     ...stack(fields, ['num_hidden_layers', 'hidden_size', 'num_attention_heads', 'intermediate_size']),
-    imageSize, patchSize, channels: fields.size('num_channels', 3),
-    activation: fields.activation('hidden_act', 'gelu'), eps: fields.eps('layer_norm_eps', 1e-12),
+    imageSize,
+    patchSize,
+    channels: fields.size('num_channels', 3),
+    activation: fields.activation('hidden_act', 'gelu'),
+    eps: fields.eps('layer_norm_eps', 1e-12),
     qkvBias: fields.flag('qkv_bias', true),
   };
 }
@@ -170,7 +190,9 @@ function stack(
   defaultMlp?: number,
 ): StackConfig {
   const config = {
-    layers: fields.size(layers, undefined, MAX_LAYERS), width: fields.size(width), heads: fields.size(heads),
+    layers: fields.size(layers, undefined, MAX_LAYERS),
+    width: fields.size(width),
+    heads: fields.size(heads),
     mlp: fields.size(mlp, defaultMlp),
   };
   if (config.width % config.heads !== 0) {
@@ -184,8 +206,15 @@ const MAX_LAYERS = 10_000;
 const MAX_SIZE = 2 ** 31 - 1;
 
 const ACTIVATIONS: ReadonlyMap<string, Activation> = new Map<string, Activation>([
-  ['gelu', 'gelu'], ['gelu_python', 'gelu'], ['gelu_new', 'gelu_tanh'], ['gelu_pytorch_tanh', 'gelu_tanh'],
-  ['gelu_fast', 'gelu_tanh'], ['quick_gelu', 'quick_gelu'], ['relu', 'relu'], ['silu', 'silu'], ['swish', 'silu'],
+  ['gelu', 'gelu'],
+  ['gelu_python', 'gelu'],
+  ['gelu_new', 'gelu_tanh'],
+  ['gelu_pytorch_tanh', 'gelu_tanh'],
+  ['gelu_fast', 'gelu_tanh'],
+  ['quick_gelu', 'quick_gelu'],
+  ['relu', 'relu'],
+  ['silu', 'silu'],
+  ['swish', 'silu'],
 ]);
 
 /** Typed access to the fields of a config. An explicit `null` counts as absent, as it does for transformers. */
@@ -222,7 +251,9 @@ class Fields {
 
   number(field: string, fallback: number): number {
     const value = this.object.get(field) ?? fallback;
-    return typeof value === 'number' && Number.isFinite(value) ? value : this.fail(`"${field}" is ${show(value)}, not a number`);
+    return typeof value === 'number' && Number.isFinite(value)
+      ? value
+      : this.fail(`"${field}" is ${show(value)}, not a number`);
   }
 
   eps(field: string, fallback: number): number {
@@ -244,7 +275,10 @@ class Fields {
   activation(field: string, fallback: string): Activation {
     const value = this.object.get(field) ?? fallback;
     const known = typeof value === 'string' ? ACTIVATIONS.get(value) : undefined;
-    return known ?? this.fail(`"${field}" is ${show(value)}`, { help: `known activations: ${[...ACTIVATIONS.keys()].join(', ')}` });
+    return (
+      known ??
+      this.fail(`"${field}" is ${show(value)}`, { help: `known activations: ${[...ACTIVATIONS.keys()].join(', ')}` })
+    );
   }
 
   /** Refuses a variant of the architecture that is not built here. */

@@ -128,7 +128,10 @@ export function mapNames(type: HfConfig['type'], stored: FileStore): MappedStore
       const found = parts.get(whole) ?? new Map<string, string>();
       const other = found.get(part);
       if (other !== undefined) {
-        fail('weights', `${stored.source}: ${quote(other)} and ${quote(name)} both stand for the ${part} of ${quote(whole)}`);
+        fail(
+          'weights',
+          `${stored.source}: ${quote(other)} and ${quote(name)} both stand for the ${part} of ${quote(whole)}`,
+        );
       }
       parts.set(whole, found.set(part, name));
     }

@@ -38,8 +38,12 @@ function refuseUntied(json: Json, path: string, config: HfConfig, weights: Mappe
   if (!isObject(json) || json.get('tie_word_embeddings') !== false) return;
   const architectures = json.get('architectures');
   const lm = Array.isArray(architectures) && architectures.includes('GPT2LMHeadModel');
-  const copy = config.type === 'gpt2' && lm ? 'lm_head.weight'
-    : config.type === 'bert' && config.maskedLm ? 'cls.predictions.decoder.weight' : undefined;
+  const copy =
+    config.type === 'gpt2' && lm
+      ? 'lm_head.weight'
+      : config.type === 'bert' && config.maskedLm
+        ? 'cls.predictions.decoder.weight'
+        : undefined;
   if (copy === undefined || weights.ignored.includes(copy)) return;
   fail('config', `${path}: "tie_word_embeddings" is false but the checkpoint holds no ${copy}`);
 }

@@ -31,7 +31,11 @@ export function readJson(text: string, limits: JsonLimits): Json {
 }
 
 const number = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
-const words = [['true', true], ['false', false], ['null', null]] as const;
+const words = [
+  ['true', true],
+  ['false', false],
+  ['null', null],
+] as const;
 const loneSurrogate = /\p{Surrogate}/u;
 
 class Reader {

@@ -11,15 +11,32 @@ export const MAX_HEADER = 100_000_000;
 const MAX_RANK = 64;
 
 const SCALARS: ReadonlyMap<string, Scalar> = new Map<string, Scalar>([
-  ['F64', 'f64'], ['F32', 'f32'], ['F16', 'f16'], ['BF16', 'bf16'],
-  ['I64', 'i64'], ['I32', 'i32'], ['I16', 'i16'], ['I8', 'i8'],
-  ['U64', 'u64'], ['U32', 'u32'], ['U16', 'u16'], ['U8', 'u8'], ['BOOL', 'bool'],
+  ['F64', 'f64'],
+  ['F32', 'f32'],
+  ['F16', 'f16'],
+  ['BF16', 'bf16'],
+  ['I64', 'i64'],
+  ['I32', 'i32'],
+  ['I16', 'i16'],
+  ['I8', 'i8'],
+  ['U64', 'u64'],
+  ['U32', 'u32'],
+  ['U16', 'u16'],
+  ['U8', 'u8'],
+  ['BOOL', 'bool'],
 ]);
 
 /** Types of the format that have no counterpart here, with their width in bits: the file opens, the tensor does not. */
 const FOREIGN: ReadonlyMap<string, number> = new Map([
-  ['F4', 4], ['F6_E2M3', 6], ['F6_E3M2', 6], ['F8_E5M2', 8], ['F8_E4M3', 8], ['F8_E8M0', 8],
-  ['F8_E4M3FNUZ', 8], ['F8_E5M2FNUZ', 8], ['C64', 64],
+  ['F4', 4],
+  ['F6_E2M3', 6],
+  ['F6_E3M2', 6],
+  ['F8_E5M2', 8],
+  ['F8_E4M3', 8],
+  ['F8_E8M0', 8],
+  ['F8_E4M3FNUZ', 8],
+  ['F8_E5M2FNUZ', 8],
+  ['C64', 64],
 ]);
 
 const NAMES = new Map<Scalar, string>([...SCALARS].map(([name, dtype]) => [dtype, name]));
@@ -220,7 +237,8 @@ function checkLayout(entries: Entry[], available: number, fail: Fail): void {
   let at = 0;
   let previous = '';
   for (const { name, begin, end } of entries) {
-    if (begin < at) fail(`tensors ${quote(previous)} and ${quote(name)} overlap: bytes ${begin} to ${Math.min(at, end)}`);
+    if (begin < at)
+      fail(`tensors ${quote(previous)} and ${quote(name)} overlap: bytes ${begin} to ${Math.min(at, end)}`);
     if (begin > at) fail(`bytes ${at} to ${begin}, before tensor ${quote(name)}, belong to no tensor`);
     at = end;
     previous = name;

@@ -66,7 +66,9 @@ export function readSharded(indexPath: string): ShardedStore {
   const names = [...owner.keys()];
   return {
     source: indexPath,
-    unlisted: [...shards.values()].flatMap((shard) => [...shard.names].filter((name) => owner.get(name) !== shard.tensors)),
+    unlisted: [...shards.values()].flatMap((shard) =>
+      [...shard.names].filter((name) => owner.get(name) !== shard.tensors),
+    ),
     names: () => names,
     origin: (name) => owner.get(name)?.origin(name) ?? { file: basename(indexPath), name },
     get: (name) => owner.get(name)?.get(name),

@@ -103,7 +103,11 @@ const MAX_PROBLEMS = 20;
  * @throws CompileError `weights`, one for all problems: missing and extra tensors, wrong types and shapes, NaN, and
  *   tensors that the store itself refuses; twenty lines at most, then a count
  */
-export function checkWeights(expected: readonly ExpectedTensor[], store: WeightStore, options: CheckOptions = {}): void {
+export function checkWeights(
+  expected: readonly ExpectedTensor[],
+  store: WeightStore,
+  options: CheckOptions = {},
+): void {
   const wanted = new Set(expected.map(({ name }) => name));
   const missing: string[] = [];
   const problems: string[] = [];
@@ -149,7 +153,8 @@ function compare(want: ExpectedTensor, found: WeightTensor, nan: 'refuse' | 'all
     const looks = equalShapes(want.shape.toReversed(), found.shape) ? '; it looks transposed' : '';
     return `shape      ${name} is ${types}${looks}`;
   }
-  if (want.dtype !== found.dtype && !(isFloat(want.dtype) && isFloat(found.dtype))) return `type       ${name} is ${types}`;
+  if (want.dtype !== found.dtype && !(isFloat(want.dtype) && isFloat(found.dtype)))
+    return `type       ${name} is ${types}`;
   const at = nan === 'refuse' ? firstNaN(found) : -1;
   return at < 0 ? undefined : `NaN        ${name} at element ${at} of ${found.dtype}${formatShape(found.shape)}`;
 }
