@@ -1,0 +1,4 @@
+/** All elementwise ops. */
+export * from './elementwise-activation.ts';
+export * from './elementwise-binary.ts';
+export * from './elementwise-unary.ts';
