@@ -65,6 +65,15 @@ export function wrapInt(dtype: Int, x: number): number {
   }
 }
 
+/** a·b modulo 2^bits, from the exact product. */
+export function mulInt(dtype: Int, a: number, b: number): number {
+  const product = a * b;
+  if (Number.isSafeInteger(product)) return wrapInt(dtype, product) + 0;
+  const bits = sizeOf(dtype) * 8;
+  const exact = BigInt(a) * BigInt(b);
+  return Number(isUnsigned(dtype) ? BigInt.asUintN(bits, exact) : BigInt.asIntN(bits, exact));
+}
+
 function roundToHalf(x: number): number {
   const abs = Math.abs(x);
   if (!(abs < 65520)) return Number.isNaN(x) ? x : Math.sign(x) * Infinity;
