@@ -40,6 +40,7 @@ export type ExprOp =
   | 'var' // arg: a Var: loop index, let or var of a kernel, coordinate of a mask
   | 'operand' // arg: operand number; args: coordinates. An element of an op's input, in masks and biases
   | 'load' // arg: a Buffer; args: [flat element index]; `lanes` consecutive elements
+  | 'vec' // args: one scalar for each lane
   | 'shuffle' // args: [a, b] of `lanes`; arg: lane numbers "0,4,1,5"
   | 'intrinsic' // arg: a name of the per-target table
   | UnaryOp

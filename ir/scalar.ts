@@ -124,12 +124,19 @@ export const splat = (a: Expr, lanes: Lanes): Expr =>
   a.lanes === lanes ? a : simplify(makeExpr('splat', a.dtype, lanes, [a]));
 export function extract(a: Expr, lane: number): Expr {
   if (a.op === 'splat') return a.args[0]!;
+  if (a.op === 'vec') return a.args[lane]!;
   if (a.op === 'const') return makeExpr('const', a.dtype, 1, [], a.arg);
   return makeExpr('extract', a.dtype, 1, [a], lane);
 }
 /** Lanes of the concatenation of `a` and `b`, picked by number. */
 export const shuffle = (a: Expr, b: Expr, lanes: readonly number[]): Expr =>
   makeExpr('shuffle', a.dtype, a.lanes, [a, b], lanes.join(','));
+
+/** A vector from its lanes. */
+export const vec = (lanes: readonly Expr[]): Expr =>
+  lanes.every((e) => e === lanes[0])
+    ? splat(lanes[0]!, lanes.length as Lanes)
+    : makeExpr('vec', lanes[0]!.dtype, lanes.length as Lanes, lanes);
 
 /** `lanes` consecutive elements of a buffer from the flat element index `at`. */
 export const load = (from: Buffer, at: Num, lanes: Lanes = 1): Expr =>

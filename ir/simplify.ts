@@ -215,16 +215,45 @@ function simplifyInt(e: Expr): Expr {
   }
 }
 
-/** (i ÷ n)·n + i mod n = i */
+/** A product as `[factor, multiplier]`; anything else counts once. */
+const factors = (e: Expr): readonly [Expr, Expr] => (e.op === 'mul' ? [e.args[0]!, e.args[1]!] : [e, constant(e, 1)]);
+
+/** (i ÷ n)·n·k + (i mod n)·k = i·k, in either order, also where `a` is a sum that ends in one of the two. */
 function collectDivMod(e: Expr, a: Expr, b: Expr): Expr | undefined {
   for (const [p, q] of [[a, b], [b, a]] as const) {
-    if (p.op !== 'mul' || p.args[0]!.op !== 'floordiv' || q.op !== 'floormod') continue;
-    const [i, n] = p.args[0]!.args as [Expr, Expr];
-    if (p.args[1] === n && q.args[0] === i && q.args[1] === n) return i;
+    const [remainder, k] = factors(q);
+    if (remainder.op !== 'floormod' || p.op !== 'mul') continue;
+    const [i, n] = remainder.args as [Expr, Expr];
+    if (p.args[1] === int('mul', e, n, k) && p.args[0] === int('floordiv', e, i, n)) return int('mul', e, i, k);
   }
-  void e;
-  return undefined;
+  if (a.op !== 'add') return undefined;
+  const tail = collectDivMod(e, a.args[1]!, b);
+  return tail && int('add', e, a.args[0]!, tail);
 }
+
+/** a = g·x + r with 0 ≤ r < g, for a g that divides `n`: the part that decides a ÷ n and the part that does not. */
+function splitCommonFactor(a: Expr, n: number): { scaled: Expr; rest: number; g: number } | undefined {
+  const terms: Expr[] = [];
+  const collect = (e: Expr): void => {
+    if (e.op !== 'add') return void terms.push(e);
+    collect(e.args[0]!);
+    collect(e.args[1]!);
+  };
+  collect(a);
+  let offset = 0;
+  let g = n;
+  for (const t of terms) {
+    if (t.op === 'const') offset += t.arg as number;
+    else g = gcd(g, t.op === 'mul' ? (valueOf(t.args[1]) ?? 1) : 1);
+  }
+  if (g <= 1 || !Number.isSafeInteger(g)) return undefined;
+  const rest = offset - g * Math.floor(offset / g);
+  let scaled = constant(a, (offset - rest) / g);
+  for (const t of terms)
+    if (t.op !== 'const') scaled = int('add', a, scaled, int('mul', a, t.args[0]!, constant(a, valueOf(t.args[1])! / g)));
+  return { scaled, rest, g };
+}
+const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
 
 const nonNegative = (e: Expr): boolean => boundsOf(e)[0] >= 0;
 
@@ -269,6 +298,8 @@ function simplifyDiv(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
   if (y === undefined || y <= 0) return e;
   if (a.op === 'floordiv' && (valueOf(a.args[1]) ?? 0) > 0)
     return int('floordiv', e, a.args[0]!, constant(e, valueOf(a.args[1])! * y));
+  const common = e.op === 'floordiv' ? splitCommonFactor(a, y) : undefined;
+  if (common) return int('floordiv', e, common.scaled, constant(e, y / common.g));
   const split = splitMultiple(a, y);
   if (split && split.rest !== a)
     return int('add', e, split.part, int('floordiv', e, split.rest, b));
@@ -288,6 +319,11 @@ function simplifyMod(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
       if (p.op === 'mul' && (p.args[1] === b || p.args[0] === b) && below(r, b)) return r;
   }
   if (y === undefined || y <= 0) return e;
+  const common = e.op === 'floormod' ? splitCommonFactor(a, y) : undefined;
+  if (common && (common.g < y || common.rest !== 0)) {
+    const inner = int('floormod', e, common.scaled, constant(e, y / common.g));
+    return int('add', e, int('mul', e, inner, constant(e, common.g)), constant(e, common.rest));
+  }
   const split = splitMultiple(a, y);
   return split && split.rest !== a ? int('floormod', e, split.rest, b) : e;
 }

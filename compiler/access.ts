@@ -1,0 +1,127 @@
+/**
+ * Elements of values as scalar expressions. A materialised value is a load from its buffer; any other is expanded
+ * through its op's lowering, so that producers and consumers fuse by substitution.
+ */
+import type { Buffer, Expr } from '../ir/expr.ts';
+import { makeExpr, type Lanes } from '../ir/expr.ts';
+import { typeOf, type Value } from '../ir/graph.ts';
+import type { Nd } from '../ir/nd.ts';
+import type { LowerContext } from '../ir/op.ts';
+import { add, floordiv, floormod, literal, load, mul, splat, sub, vec } from '../ir/scalar.ts';
+import { asExpr, dim, stridesOf, type Shape } from '../ir/type.ts';
+
+export interface Sources {
+  /** The buffer of a materialised value. */
+  bufferOf(value: Value): Buffer | undefined;
+  /** The element of a value that is being computed right now, held in registers. */
+  held?(value: Value): Expr | undefined;
+}
+
+/** Flat row-major position of `at`. */
+export const flatten = (shape: Shape, at: readonly Expr[]): Expr =>
+  stridesOf(shape).reduce<Expr>((sum, stride, axis) => add(sum, mul(at[axis]!, stride)), literal(0));
+
+/** Coordinates of an operand of `shape` read at result coordinates `at`, by numpy broadcasting. */
+export function broadcastAt(shape: Shape, at: readonly Expr[]): Expr[] {
+  const skip = at.length - shape.length;
+  return shape.map((d, axis) => (dim(d) === 1 ? literal(0) : at[skip + axis]!));
+}
+
+export const lowerContext = (value: Value): LowerContext<Value['attrs']> => ({
+  attrs: value.attrs,
+  inputs: value.inputs.map(typeOf),
+  out: typeOf(value),
+});
+
+/** The one datum of a constant whose elements are all equal. */
+export function uniformConstant(value: Value): number | undefined {
+  if (value.op.name !== 'constant') return undefined;
+  const { data } = value.attrs['value'] as Nd;
+  const first = data[0];
+  return first !== undefined && data.every((x) => Object.is(x, first)) ? first : undefined;
+}
+
+/** Element of `value` at coordinates `at` (one i32 expression an axis). */
+export function elementOf(value: Value, at: readonly Expr[], sources: Sources): Expr {
+  const held = sources.held?.(value);
+  if (held) return held;
+  const type = typeOf(value);
+  const buffer = sources.bufferOf(value);
+  if (buffer) return load(buffer, flatten(type.shape, at));
+  const uniform = uniformConstant(value);
+  if (uniform !== undefined) return literal(uniform, type.dtype);
+  const cx = lowerContext(value);
+  const { lower } = value.op;
+  switch (lower.kind) {
+    case 'pointwise':
+      return lower.expr(value.inputs.map((x) => elementOf(x, broadcastAt(typeOf(x).shape, at), sources)), cx);
+    case 'view':
+      return elementOf(value.inputs[0]!, lower.from(at, cx), sources);
+    case 'element':
+      return lower.element(at, (n, to) => elementOf(value.inputs[n]!, to, sources), cx);
+    default:
+      throw new Error(`${value.op.name} (${lower.kind}) cannot be computed inside another kernel`);
+  }
+}
+
+/** Position of `at` in the result of a chain of bijective views that starts at a value of coordinates `at`. */
+export function through(chain: readonly Value[], at: readonly Expr[]): readonly Expr[] {
+  return chain.reduce<readonly Expr[]>((to, value) => {
+    const { lower } = value.op;
+    if (lower.kind === 'view') {
+      if (!lower.to) throw new Error(`${value.op.name} is not a bijection`);
+      return lower.to(to, lowerContext(value));
+    }
+    return to;
+  }, at);
+}
+
+/** Coordinates of a flat index; the last axis varies fastest. */
+export function unflatten(shape: Shape, flat: Expr): Expr[] {
+  const at = new Array<Expr>(shape.length);
+  let rest = flat;
+  for (let axis = shape.length - 1; axis > 0; axis--) {
+    const size = asExpr(shape[axis]!);
+    at[axis] = floormod(rest, size);
+    rest = floordiv(rest, size);
+  }
+  if (shape.length > 0) at[0] = rest;
+  return at;
+}
+
+const LANEWISE = new Set<Expr['op']>([
+  'neg', 'abs', 'not', 'exp', 'log', 'sqrt', 'tanh', 'erf', 'sin', 'cos', 'floor', 'ceil', 'round', 'trunc', 'cast', 'bitcast',
+  'add', 'sub', 'mul', 'div', 'rem', 'floordiv', 'floormod', 'min', 'max', 'pow', 'and', 'or', 'xor', 'shl', 'shr',
+  'lt', 'le', 'eq', 'ne', 'fma', 'select',
+]);
+
+/**
+ * One vector expression for several scalar ones that differ only in their lane: equal parts become splats, loads from
+ * consecutive addresses one vector load, anything irregular a vector of scalars.
+ */
+export function packLanes(lanes: readonly Expr[]): Expr {
+  const memo = new Map<string, Expr>();
+  const n = lanes.length as Lanes;
+  const pack = (es: readonly Expr[]): Expr => {
+    const first = es[0]!;
+    if (es.every((e) => e === first)) return splat(first, n);
+    const key = es.map((e) => e.id).join(',');
+    const known = memo.get(key);
+    if (known) return known;
+    const result = build(es, first);
+    memo.set(key, result);
+    return result;
+  };
+  const build = (es: readonly Expr[], first: Expr): Expr => {
+    if (!es.every((e) => e.op === first.op && e.arg === first.arg && e.dtype === first.dtype && e.args.length === first.args.length))
+      return vec(es);
+    if (first.op === 'load') {
+      const base = first.args[0]!;
+      const consecutive = es.every((e, i) => sub(e.args[0]!, base) === literal(i));
+      return consecutive ? load(first.arg as Buffer, base, n) : vec(es);
+    }
+    if (!LANEWISE.has(first.op)) return vec(es);
+    return makeExpr(first.op, first.dtype, n, first.args.map((_, i) => pack(es.map((e) => e.args[i]!))), first.arg);
+  };
+  return pack(lanes);
+}

@@ -1,0 +1,232 @@
+/**
+ * Cuts a graph into regions: one expensive op each, with the cheap ops before it (prologue, expanded where they are read)
+ * and after it (epilogue, applied while results are still in registers).
+ */
+import type { Expr } from '../ir/expr.ts';
+import { countReaders, graphValues, typeOf, type Graph, type Value } from '../ir/graph.ts';
+import { literal, sub, variable } from '../ir/scalar.ts';
+import { elements, sameShape, staticShape } from '../ir/type.ts';
+import { boundsOf } from '../ir/simplify.ts';
+import { buffer } from '../ir/kernel.ts';
+import { elementOf, flatten, through, uniformConstant } from './access.ts';
+import type { Region, RegionKind } from './region.ts';
+
+export interface Partition {
+  readonly graph: Graph;
+  /** In execution order. */
+  readonly regions: readonly Region[];
+  /** Values whose bytes are known when the bundle is made. */
+  readonly isStatic: (value: Value) => boolean;
+  /** Values that stand in the arena: graph inputs and region outputs. */
+  readonly materialised: ReadonlySet<Value>;
+}
+
+interface Draft {
+  readonly root: Value;
+  readonly epilogue: Value[];
+}
+
+const kindOf = (v: Value): Value['op']['lower']['kind'] => v.op.lower.kind;
+const isView = (v: Value): boolean => kindOf(v) === 'view';
+const isArithmetic = (v: Value): boolean => kindOf(v) === 'pointwise' || kindOf(v) === 'element';
+const isRoot = (v: Value): boolean => kindOf(v) === 'schedule' || kindOf(v) === 'reduce';
+const isGet = (v: Value): boolean => v.op.name === 'get';
+
+export function partition(graph: Graph): Partition {
+  return new Partitioner(graph).run();
+}
+
+class Partitioner {
+  private readonly graph: Graph;
+  private readonly order: readonly Value[];
+  private readonly readers: Map<Value, number>;
+  private readonly readersOf = new Map<Value, Value[]>();
+  private readonly statics = new Set<Value>();
+  private readonly material = new Set<Value>();
+  /** The region that ends in a value, while it may still grow. */
+  private readonly tips = new Map<Value, Draft>();
+  private readonly outputs: ReadonlySet<Value>;
+
+  constructor(graph: Graph) {
+    this.graph = graph;
+    this.order = graphValues(graph);
+    this.readers = countReaders(graph);
+    this.outputs = new Set(graph.outputs.values());
+    for (const v of this.order)
+      for (const x of new Set(v.inputs)) {
+        const list = this.readersOf.get(x);
+        if (list) list.push(v);
+        else this.readersOf.set(x, [v]);
+      }
+  }
+
+  run(): Partition {
+    for (const v of this.order) this.place(v);
+    for (const v of this.outputs)
+      if (v.op.name !== 'input' && !this.tips.has(v)) this.material.add(v);
+    this.materialiseShared();
+    for (const v of this.tips.keys()) if (v.type.kind === 'tensor') this.material.add(v);
+    const regions = sortRegions(this.order.flatMap((v) => this.regionEndingIn(v)));
+    const materialised = new Set([...this.graph.inputs, ...regions.flatMap((r) => r.outputs)]);
+    return { graph: this.graph, regions, isStatic: (v) => this.statics.has(v), materialised };
+  }
+
+  private place(v: Value): void {
+    if (this.isStaticValue(v)) this.statics.add(v);
+    else if (isGet(v)) this.material.add(v);
+    else if (isRoot(v)) {
+      this.tips.set(v, { root: v, epilogue: [] });
+      for (const x of v.inputs) this.requireRows(x, kindOf(v) === 'reduce');
+    } else if (isArithmetic(v) || isView(v)) {
+      const producer = this.fusableProducer(v);
+      if (!producer) return;
+      const draft = this.tips.get(producer)!;
+      this.tips.delete(producer);
+      draft.epilogue.push(v);
+      this.tips.set(v, draft);
+    } else if (kindOf(v) === 'structural' && v.op.name !== 'input') {
+      throw new Error(`partition: ${v.op.name} has no plan yet`);
+    } else if (kindOf(v) === 'decompose') {
+      throw new Error(`partition: ${v.op.name} should have been decomposed`);
+    }
+  }
+
+  private isStaticValue(v: Value): boolean {
+    if (v.op.name === 'param' || v.op.name === 'constant') return true;
+    if (v.type.kind === 'tuple' ? !v.type.items.every((t) => staticShape(t.shape)) : !staticShape(v.type.shape)) return false;
+    return v.inputs.length > 0 && v.inputs.every((x) => this.statics.has(x));
+  }
+
+  /** The operand whose region can compute `v` on its results before they reach memory. */
+  private fusableProducer(v: Value): Value | undefined {
+    const candidates = v.inputs.filter((u) => {
+      const draft = this.tips.get(u);
+      if (!draft || this.readers.get(u) !== 1 || this.outputs.has(u)) return false;
+      if (kindOf(v) === 'pointwise') return sameShape(typeOf(u).shape, typeOf(v).shape);
+      return isView(v) && 'to' in v.op.lower && keepsUnitStride(draft, v);
+    });
+    return candidates.at(-1);
+  }
+
+  /** Makes sure an operand can be loaded: from memory through views, or as any expression when `anyExpression`. */
+  private requireRows(x: Value, anyExpression: boolean): void {
+    let base = x;
+    while (isView(base) && !this.statics.has(base) && !this.tips.has(base) && !this.material.has(base)) base = base.inputs[0]!;
+    const inMemory = (v: Value): boolean =>
+      this.statics.has(v) || v.op.name === 'input' || this.tips.has(v) || this.material.has(v);
+    if (anyExpression) return;
+    if (!inMemory(base)) this.material.add(base);
+    if (base !== x && !this.readsUnitStride(x, base)) this.material.add(x);
+  }
+
+  private readsUnitStride(x: Value, base: Value): boolean {
+    const type = typeOf(x);
+    const rank = type.shape.length;
+    const stand = buffer('base', typeOf(base).dtype, elements(typeOf(base).shape));
+    const sources = { bufferOf: (v: Value) => (v === base ? stand : undefined) };
+    const at = type.shape.map((d, i) => variable(`i${i}`, 'i32', 1, { from: 0, to: i === rank - 1 ? sub(d, 1) : d }));
+    const next = at.map((e, i) => (i === rank - 1 ? add1(e) : e));
+    const [a, b] = [elementOf(x, at, sources), elementOf(x, next, sources)];
+    if (a.op !== 'load' || b.op !== 'load') return false;
+    return rank === 0 || sub(b.args[0]!, a.args[0]!) === literal(1) || type.shape.at(-1) === 1;
+  }
+
+  /** Arithmetic that would be computed more than once is stored instead. */
+  private materialiseShared(): void {
+    for (const v of [...this.order].reverse()) {
+      if (!isArithmetic(v) || this.statics.has(v) || this.tips.has(v) || this.isInsideEpilogue(v)) continue;
+      if (v.inputs.length === 0) continue; // iota and the like cost nothing to repeat
+      if (this.finalReads(v) > 1 || this.readBroadcast(v)) this.material.add(v);
+    }
+  }
+
+  private readonly epilogueMembers = new Set<Value>();
+  private isInsideEpilogue(v: Value): boolean {
+    if (this.epilogueMembers.size === 0)
+      for (const draft of this.tips.values()) for (const e of [draft.root, ...draft.epilogue]) this.epilogueMembers.add(e);
+    return this.epilogueMembers.has(v);
+  }
+
+  private finalReads(v: Value): number {
+    let count = this.outputs.has(v) ? 1 : 0;
+    for (const r of this.readersOf.get(v) ?? [])
+      count += isView(r) && !this.material.has(r) && !this.isInsideEpilogue(r) ? this.finalReads(r) : r.inputs.filter((x) => x === v).length;
+    return count;
+  }
+
+  private readBroadcast(v: Value): boolean {
+    const size = elements(typeOf(v).shape);
+    const wider = (r: Value): boolean => {
+      if (r.type.kind === 'tuple') return false;
+      const n = elements(typeOf(r).shape);
+      if (isArithmetic(r) || isView(r)) {
+        if (n !== size && boundsOf(sub(n, size))[1] > 0) return true;
+        return isView(r) && !this.material.has(r) && (this.readersOf.get(r) ?? []).some(wider);
+      }
+      return false;
+    };
+    return (this.readersOf.get(v) ?? []).some(wider);
+  }
+
+  private regionEndingIn(v: Value): Region[] {
+    const draft = this.tips.get(v);
+    if (draft) {
+      const tuple = v.type.kind === 'tuple';
+      const outputs = tuple ? (this.readersOf.get(v) ?? []).filter(isGet) : [v];
+      const kind: RegionKind = draft.root.op.lower.kind === 'schedule' ? draft.root.op.lower.name : 'reduce';
+      return [this.region(kind, draft.root, outputs, draft.epilogue)];
+    }
+    if (!this.material.has(v) || isGet(v)) return [];
+    return [this.region('element', v, [v], [])];
+  }
+
+  private region(kind: RegionKind, root: Value, outputs: readonly Value[], epilogue: readonly Value[]): Region {
+    const inputs: Value[] = [];
+    const seen = new Set<Value>([root, ...epilogue]);
+    const visit = (x: Value): void => {
+      if (seen.has(x)) return;
+      seen.add(x);
+      if (uniformConstant(x) !== undefined) return;
+      if (this.statics.has(x) || this.material.has(x) || x.op.name === 'input') inputs.push(x);
+      else x.inputs.forEach(visit);
+    };
+    if (this.statics.has(root)) inputs.push(root);
+    else for (const v of [root, ...epilogue]) v.inputs.forEach(visit);
+    return { kind, name: outputs[0]?.name ?? root.name ?? root.op.name, root, outputs, epilogue, inputs };
+  }
+}
+
+const add1 = (e: Expr): Expr => sub(e, -1);
+
+/** Four neighbours along the root's last axis stay neighbours in the result of the views. */
+function keepsUnitStride(draft: Draft, view: Value): boolean {
+  const root = typeOf(draft.root.type.kind === 'tuple' ? view.inputs[0]! : draft.root);
+  const chain = [...draft.epilogue, view];
+  const rank = root.shape.length;
+  if (rank === 0) return true;
+  const at = root.shape.map((d, i) => variable(`i${i}`, 'i32', 1, { from: 0, to: i === rank - 1 ? sub(d, 1) : d }));
+  const shape = typeOf(view).shape;
+  const flat = (to: readonly Expr[]): Expr => flatten(shape, through(chain, to));
+  return sub(flat(at.map((e, i) => (i === rank - 1 ? add1(e) : e))), flat(at)) === literal(1);
+}
+
+/** Regions after those that write what they read; otherwise in their given order. */
+function sortRegions(regions: readonly Region[]): Region[] {
+  const writer = new Map<Value, Region>();
+  for (const r of regions) for (const v of r.outputs) writer.set(v, r);
+  const sorted: Region[] = [];
+  const state = new Map<Region, 'open' | 'done'>();
+  const visit = (r: Region): void => {
+    if (state.get(r) === 'done') return;
+    if (state.get(r) === 'open') throw new Error(`partition: region ${r.name} depends on itself`);
+    state.set(r, 'open');
+    for (const x of r.inputs) {
+      const w = writer.get(x);
+      if (w && w !== r) visit(w);
+    }
+    state.set(r, 'done');
+    sorted.push(r);
+  };
+  regions.forEach(visit);
+  return sorted;
+}

@@ -1,0 +1,60 @@
+/** What partitioning decides and schedules implement: which values one step computes, and the kernels that do it. */
+import type { Buffer, Expr } from '../ir/expr.ts';
+import type { Value } from '../ir/graph.ts';
+import type { Kernel } from '../ir/kernel.ts';
+import type { ScheduleName } from '../ir/op.ts';
+import type { Scalar } from '../ir/dtype.ts';
+
+export type RegionKind = 'element' | 'reduce' | ScheduleName;
+
+/** One step of the program: a root op with the cheap ops around it that never reach memory. */
+export interface Region {
+  readonly kind: RegionKind;
+  readonly name: string;
+  /** The op whose schedule runs; for `element`, the value itself. */
+  readonly root: Value;
+  /** Values written to memory. For a fused epilogue, the last value of `epilogue`. */
+  readonly outputs: readonly Value[];
+  /** Values applied to the root's result, in order: same-shape pointwise ops and bijective views. */
+  readonly epilogue: readonly Value[];
+  /** Materialised values that the region loads, each once, in order of first use. */
+  readonly inputs: readonly Value[];
+}
+
+/** How weights stand in memory: as they are, or as the right operand of a matmul in panels of 8 columns. */
+export type WeightLayout =
+  | { readonly kind: 'plain' }
+  /** `[⌈N/8⌉][K][8]`, zero padded, of a K × N matrix (stored N × K when `transposed`). */
+  | { readonly kind: 'panels'; readonly k: number; readonly n: number; readonly transposed: boolean };
+
+/** What a kernel argument is bound to. */
+export type Binding =
+  | { readonly kind: 'value'; readonly value: Value }
+  | { readonly kind: 'weight'; readonly value: Value; readonly layout: WeightLayout }
+  /** Memory that only this region uses, between its stages. */
+  | { readonly kind: 'temp'; readonly name: string; readonly dtype: Scalar; readonly size: Expr };
+
+/** One launch of one kernel. `bindings` match the kernel's global buffers in order. */
+export interface Stage {
+  readonly kernel: Kernel;
+  readonly bindings: readonly Binding[];
+  /** Extent of `grid.x`. */
+  readonly grid: Expr;
+  /** Multiply-accumulates (or elements touched) of one grid unit: how calls are cut into chunks. */
+  readonly work: Expr;
+  /** Contraction MACs of the whole stage as planned. */
+  readonly macs: Expr;
+}
+
+/** How a schedule gets buffers for values; the same value gives the same buffer within a region. */
+export interface RegionBuffers {
+  /** A materialised or static value in plain layout. */
+  input(value: Value): Buffer;
+  output(value: Value): Buffer;
+  weight(value: Value, layout: WeightLayout): Buffer;
+  temp(name: string, dtype: Scalar, size: Expr): Buffer;
+  /** True for values whose bytes are known when the bundle is made. */
+  isStatic(value: Value): boolean;
+  /** True when the value stands in memory, so that `input` may be called. */
+  isMaterialised(value: Value): boolean;
+}
