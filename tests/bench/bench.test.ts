@@ -1,5 +1,10 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
 import ort from 'onnxruntime-node';
+import { openHfFolder } from '../../frontends/weights/hf.ts';
+import { writeCheckpoint } from './checkpoint.ts';
 import { agreement, effort, type Measurement, pool } from './measure.ts';
 import { bert, findModel, inputsOf, MATMUL_NAMES, MODEL_NAMES, matmul, onnxGraph, vit } from './models.ts';
 import { difference, quantile, summarize } from './stats.ts';
@@ -48,10 +53,10 @@ test('agreement is that of the worst output and wants the same names', (t) => {
 });
 
 test('pooling joins the runs of all processes and keeps one opening time for each', (t) => {
-  const child = { openMs: 5, firstRunMs: 9, wallMs: [1, 2], cpuMs: [2, 4], peakRssBytes: 100 };
-  const pooled = pool([child, { ...child, openMs: 7, wallMs: [3], cpuMs: [6], peakRssBytes: 300 }]);
+  const child = { openMs: 5, firstRunMs: 9, wallMs: [1, 2], cpuMs: 3, peakRssBytes: 100 };
+  const pooled = pool([child, { ...child, openMs: 7, wallMs: [3], cpuMs: 6, peakRssBytes: 300 }]);
   t.deepEqual(pooled.wall, { count: 3, min: 1, p20: 1.4, median: 2 });
-  t.is(pooled.cpu.median, 4);
+  t.deepEqual(pooled.cpu, { count: 2, min: 3, p20: 3.6, median: 4.5 });
   t.deepEqual(pooled.open, { count: 2, min: 5, p20: 5.4, median: 6 });
   t.is(pooled.peakRssBytes, 200);
 });
@@ -62,8 +67,8 @@ test('small products get many runs and whole models at least three', (t) => {
 });
 
 test('ratios are baseline time over own time, per model and number of threads', (t) => {
-  const rows = [row('slow', 1, 100), row('fast', 1, 40), row('fast', 2, 20)];
-  t.deepEqual(ratioOf(rows[1] as Measurement, rows, 'slow'), { median: 2.5, p20: 2.5 });
+  const rows = [row('slow', 1, 100), row('fast', 1, 40, 20), row('fast', 2, 20, 40)];
+  t.deepEqual(ratioOf(rows[1] as Measurement, rows, 'slow'), { median: 2.5, p20: 2.5, cpu: 5 });
   t.is(ratioOf(rows[2] as Measurement, rows, 'slow'), undefined);
   t.is(gflops(17_500_000_000, 1000), 35);
 });
@@ -80,10 +85,13 @@ test('the report has a row for each measurement, with ratios and a dash where th
     packages: { 'onnxruntime-web': '1.30.0' },
     rounds: 3,
   };
-  const text = renderResults([row('slow', 1, 100), row('fast', 1, 40), row('fast', 2, 20)], environment, 'slow');
-  t.true(text.includes('Node 20.20.0 (V8 11.3); onnxruntime-web 1.30.0.'));
-  t.true(text.includes('| m | 1 | fast | 40.0 / 40.0 / 40.0 | 40.0 | 50.0 | 2.50 / 2.50 | 3.00 | 4.00 | 7 | 1e-7 |'));
-  t.true(text.includes('| m | 2 | fast | 20.0 / 20.0 / 20.0 | 20.0 | 100 | – | 3.00 | 4.00 | 7 | 1e-7 |'));
+  const names = { baseline: 'slow', reference: 'slow' };
+  const text = renderResults([row('slow', 1, 100), row('fast', 1, 40, 20), row('fast', 2, 20, 40)], environment, names);
+  t.true(text.includes('Node 20.20.0 (V8 11.3);\nonnxruntime-web 1.30.0. f32'));
+  t.true(
+    text.includes('| m | 1 | fast | 40.0 / 40.0 / 40.0 | 20.0 | 50.0 | 2.50 / 2.50 / 5.00 | 3.00 | 4.00 | 7 | 1e-7 |'),
+  );
+  t.true(text.includes('| m | 2 | fast | 20.0 / 20.0 / 20.0 | 40.0 | 100 | – | 3.00 | 4.00 | 7 | 1e-7 |'));
   t.false(text.includes('Matrix products'));
 });
 
@@ -136,6 +144,22 @@ test('the safetensors file has an aligned header whose offsets cover the data', 
   });
   t.is(bytes.length, 8 + length + 36);
   t.is(bytes.readFloatLE(8 + length + 24), at(seededWeights('b', [3]), 0));
+});
+
+test('the BERT checkpoint is a Hugging Face folder with the sizes and weights of the ONNX file', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'heddle-bench-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  writeCheckpoint(TINY_BERT, seededWeights, folder);
+  const { config, weights } = openHfFolder(folder);
+  const sizes = { type: 'bert', layers: 2, width: 10, heads: 2, mlp: 16, vocabulary: 13, positions: 9 };
+  t.like(config, { ...sizes, segments: 2, activation: 'gelu', eps: 1e-12, pooler: true, maskedLm: false });
+  const stored = [...weights.names()].sort();
+  t.deepEqual(
+    stored,
+    onnxGraph(TINY_BERT)
+      .parameters.map((it) => `bert.${it.name}`)
+      .sort(),
+  );
 });
 
 test('onnxruntime runs a tiny ViT, and the head sees the class token through the last layer', async (t) => {
@@ -206,7 +230,7 @@ async function runOnnx(model: typeof TINY_VIT, weights: WeightSource): Promise<R
   return Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, data as Float32Array]));
 }
 
-function row(competitor: string, threads: number, ms: number): Measurement {
+function row(competitor: string, threads: number, ms: number, cpuMs = ms): Measurement {
   const time = (value: number): Measurement['wall'] => ({ count: 1, min: value, p20: value, median: value });
   return {
     model: 'm',
@@ -215,7 +239,7 @@ function row(competitor: string, threads: number, ms: number): Measurement {
     competitor,
     agreement: { maxAbs: 1e-6, maxRel: 1e-7 },
     wall: time(ms),
-    cpu: time(ms),
+    cpu: time(cpuMs),
     open: time(3),
     firstRun: time(4),
     peakRssBytes: 7e6,

@@ -19,7 +19,10 @@ export interface ChildReport {
   readonly firstRunMs: number;
   /** Wall time of each timed run, ms. */
   readonly wallMs: readonly number[];
-  /** CPU time of each timed run, user and system, all threads of the process, ms. */
-  readonly cpuMs: readonly number[];
+  /**
+   * Mean CPU time of a timed run, user and system, all threads of the process, ms; 0 without timed runs. A mean over all
+   * runs, because the kernel brings the time of other running threads up to date only every few ms.
+   */
+  readonly cpuMs: number;
   readonly peakRssBytes: number;
 }

@@ -6,9 +6,9 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { projectRoot } from '../support/project.ts';
 import { measureAll } from './measure.ts';
 import { findModel, MATMUL_NAMES, MODEL_NAMES } from './models.ts';
-import { ROOT } from './paths.ts';
 import { BASELINE, COMPETITORS, findCompetitor, REFERENCE } from './registry.ts';
 import { type Environment, renderResults } from './table.ts';
 
@@ -22,29 +22,34 @@ const HELP = `npm run bench -- [flags]
   --tolerance X       largest accepted relative difference from ${REFERENCE.name}'s outputs (default: 1e-4)
   --out DIR           where results.md and results.json go (default: tests/bench)`;
 
-const { values: flags } = parseArgs({
-  options: {
-    models: { type: 'string', default: MODEL_NAMES.join() },
-    matmul: { type: 'boolean', default: false },
-    competitors: { type: 'string', default: COMPETITORS.map((it) => it.name).join() },
-    threads: { type: 'string', default: '1,2' },
-    rounds: { type: 'string' },
-    quick: { type: 'boolean', default: false },
-    tolerance: { type: 'string', default: '1e-4' },
-    out: { type: 'string' },
-    help: { type: 'boolean', default: false },
-  },
-});
-
-if (flags.help) {
-  console.log(HELP);
-} else {
+try {
   await main();
+} catch (error) {
+  console.error(`bench: ${error instanceof Error ? error.message : error}`);
+  process.exitCode = 1;
 }
 
 async function main(): Promise<void> {
-  const names = flags.models === 'none' ? [] : flags.models.split(',');
-  const models = [...names, ...(flags.matmul ? MATMUL_NAMES : [])].map(findModel);
+  const { values: flags } = parseArgs({
+    options: {
+      models: { type: 'string', default: MODEL_NAMES.join() },
+      matmul: { type: 'boolean', default: false },
+      competitors: { type: 'string', default: COMPETITORS.map((it) => it.name).join() },
+      threads: { type: 'string', default: '1,2' },
+      rounds: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+      tolerance: { type: 'string', default: '1e-4' },
+      out: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (flags.help) {
+    console.log(HELP);
+    return;
+  }
+
+  const wanted = flags.models === 'none' ? [] : flags.models.split(',');
+  const models = [...wanted, ...(flags.matmul ? MATMUL_NAMES : [])].map(findModel);
   const competitors = flags.competitors.split(',').map(findCompetitor);
   const rounds = count('--rounds', flags.rounds ?? (flags.quick ? '2' : '5'));
   const threads = flags.threads.split(',').map((text) => count('--threads', text));
@@ -54,17 +59,15 @@ async function main(): Promise<void> {
   const plan = { models, threads, rounds, quick: flags.quick, tolerance };
   const rows = await measureAll(plan, competitors, REFERENCE, (line) => console.error(line));
   const environment = describe(rounds);
-  const text = renderResults(rows, environment, BASELINE.name);
+  const names = { baseline: BASELINE.name, reference: REFERENCE.name };
+  const text = renderResults(rows, environment, names);
   console.log(text);
 
   if (flags.quick && flags.out === undefined) return;
-  const folder = flags.out === undefined ? join(ROOT, 'tests', 'bench') : resolve(flags.out);
+  const folder = flags.out === undefined ? join(projectRoot, 'tests', 'bench') : resolve(flags.out);
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'results.md'), text);
-  writeFileSync(
-    join(folder, 'results.json'),
-    `${JSON.stringify({ environment, baseline: BASELINE.name, rows }, null, 2)}\n`,
-  );
+  writeFileSync(join(folder, 'results.json'), `${JSON.stringify({ environment, ...names, rows }, null, 2)}\n`);
 }
 
 function count(flag: string, text: string): number {
@@ -76,7 +79,7 @@ function count(flag: string, text: string): number {
 function describe(rounds: number): Environment {
   const versions = ['onnxruntime-web', 'onnxruntime-node'].map((name) => {
     const manifest: { version: string } = JSON.parse(
-      readFileSync(join(ROOT, 'node_modules', name, 'package.json'), 'utf8'),
+      readFileSync(join(projectRoot, 'node_modules', name, 'package.json'), 'utf8'),
     );
     return [name, manifest.version];
   });

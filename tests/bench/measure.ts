@@ -18,7 +18,7 @@ export interface Measurement {
   readonly agreement: Difference;
   /** Time of one warm run, ms. */
   readonly wall: Summary;
-  /** CPU time of one warm run, all threads, ms. */
+  /** CPU time of one warm run, all threads, ms: one mean per process. */
   readonly cpu: Summary;
   /** One number per process, ms. */
   readonly open: Summary;
@@ -89,7 +89,7 @@ export function pool(
 ): Pick<Measurement, 'wall' | 'cpu' | 'open' | 'firstRun' | 'peakRssBytes'> {
   return {
     wall: summarize(reports.flatMap((it) => it.wallMs)),
-    cpu: summarize(reports.flatMap((it) => it.cpuMs)),
+    cpu: summarize(reports.map((it) => it.cpuMs)),
     open: summarize(reports.map((it) => it.openMs)),
     firstRun: summarize(reports.map((it) => it.firstRunMs)),
     peakRssBytes: summarize(reports.map((it) => it.peakRssBytes)).median,
@@ -132,7 +132,7 @@ export function effort(
   quick: boolean,
 ): Pick<ChildTask, 'warmupRuns' | 'warmupMs' | 'runs'> {
   const wanted = ((quick ? 25 : 100) * 1e9) / (2 * model.macs);
-  return { warmupRuns: 2, warmupMs: quick ? 500 : 1500, runs: Math.min(300, Math.max(3, Math.ceil(wanted))) };
+  return { warmupRuns: 2, warmupMs: quick ? 1000 : 3000, runs: Math.min(300, Math.max(3, Math.ceil(wanted))) };
 }
 
 async function outputsOf(competitor: Competitor, model: BenchModel, threads: number): Promise<Outputs> {

@@ -65,7 +65,7 @@ export function vit(name: string, config: VitConfig): BenchModel {
   return { name, architecture: { kind: 'vit', config }, macs };
 }
 
-/** BERT encoder over 128 tokens with BERT's vocabulary unless said otherwise; `macs` counts the blocks and the pooler. */
+/** BERT encoder over 128 tokens with BERT's vocabulary unless said otherwise; `macs` counts blocks and pooler. */
 export function bert(
   name: string,
   config: Omit<BertConfig, 'tokens' | 'vocabulary' | 'positions'> & Partial<BertConfig>,

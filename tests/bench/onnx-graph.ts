@@ -1,17 +1,11 @@
 import onnxProto from 'onnx-proto';
-import { bytesOf, type WeightSource } from './weights.ts';
+import { bytesOf, type Parameter, type WeightSource } from './weights.ts';
 
 const { onnx } = onnxProto;
 
 /** ONNX element types that the benchmark's models use, by the number of `TensorProto.DataType`. */
 const DATA_TYPE = { f32: 1, i64: 7 } as const;
 export type OnnxDtype = keyof typeof DATA_TYPE;
-
-/** A trained tensor: name and shape as in the published checkpoint. */
-export interface Parameter {
-  readonly name: string;
-  readonly shape: readonly number[];
-}
 
 /** Attribute values by their ONNX kind; `float` is spelled out because 1 alone could be either number. */
 export type Attribute = number | readonly number[] | { readonly float: number };

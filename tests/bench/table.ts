@@ -15,17 +15,22 @@ export interface Environment {
   readonly rounds: number;
 }
 
-/** How often `row` is faster than the baseline, by median and by 20th percentile of wall time. */
+/** How many times faster than the baseline: by median and 20th percentile of wall time, and by median CPU time. */
 export interface Ratio {
   readonly median: number;
   readonly p20: number;
+  readonly cpu: number;
 }
 
 /** Baseline time over own time: above 1 is faster than the baseline; undefined when the baseline was not measured. */
 export function ratioOf(row: Measurement, rows: readonly Measurement[], baseline: string): Ratio | undefined {
   const base = rows.find((it) => it.competitor === baseline && it.model === row.model && it.threads === row.threads);
   if (!base) return undefined;
-  return { median: base.wall.median / row.wall.median, p20: base.wall.p20 / row.wall.p20 };
+  return {
+    median: base.wall.median / row.wall.median,
+    p20: base.wall.p20 / row.wall.p20,
+    cpu: base.cpu.median / row.cpu.median,
+  };
 }
 
 /** GFLOP/s of the contractions (2 FLOP a multiply-add) when one run takes `ms`. */
@@ -33,8 +38,15 @@ export function gflops(macs: number, ms: number): number {
   return (2 * macs) / (ms * 1e6);
 }
 
+/** Which competitor the ratios and which the differences are against. */
+export interface ReportNames {
+  readonly baseline: string;
+  readonly reference: string;
+}
+
 /** The report: what was measured where, then a table of whole models and one of single products. */
-export function renderResults(rows: readonly Measurement[], environment: Environment, baseline: string): string {
+export function renderResults(rows: readonly Measurement[], environment: Environment, names: ReportNames): string {
+  const { baseline, reference } = names;
   const { cpu, cores, memoryGiB, platform, node, v8, packages, rounds, date } = environment;
   const versions = Object.entries(packages).map(([name, version]) => `${name} ${version}`);
   const matmul = (row: Measurement): boolean => row.model.startsWith('matmul-');
@@ -43,11 +55,14 @@ export function renderResults(rows: readonly Measurement[], environment: Environ
   const parts = [
     '# Benchmark results',
     [
-      `${date}. ${cpu}, ${cores} logical cores, ${memoryGiB} GiB, ${platform}; Node ${node} (V8 ${v8}); ${versions.join(', ')}.`,
-      `f32, batch 1, same weights and inputs. ${rounds} rounds; in each, every competitor gets a fresh process, in rotating`,
-      'order; warm runs of all rounds are pooled. Times in ms: median wall / 20th percentile / minimum, and median CPU time',
-      `of all threads. \`×\` is how often a row is faster than ${baseline} (ratio of medians / of 20th percentiles).`,
-      '`differs` is the largest relative difference from the outputs of onnxruntime-node. Written by `npm run bench`.',
+      `${date}. ${cpu}, ${cores} logical cores, ${memoryGiB} GiB, ${platform}; Node ${node} (V8 ${v8});`,
+      `${versions.join(', ')}. f32, batch 1, same weights and inputs. ${rounds} rounds; in each, every competitor gets`,
+      'a fresh process, in rotating order; warm runs of all rounds are pooled. Times in ms. Wall: median / 20th',
+      'percentile / minimum; CPU: median, all threads; GFLOP/s: at the 20th percentile; opening, first run: medians of',
+      `the processes; peak: resident memory. \`×\`: how many times faster than ${baseline}, by median wall time /`,
+      '20th percentile of it / median CPU time. `differs`: largest relative difference from the outputs of',
+      `${reference}.`,
+      'Written by `npm run bench`.',
     ].join('\n'),
   ];
   if (models.length > 0) parts.push('## Whole models', modelTable(models, rows, baseline));
@@ -120,5 +135,5 @@ function times(row: Measurement): string {
 }
 
 function ratioText(ratio: Ratio | undefined): string {
-  return ratio ? `${ratio.median.toFixed(2)} / ${ratio.p20.toFixed(2)}` : '–';
+  return ratio ? `${[ratio.median, ratio.p20, ratio.cpu].map((x) => x.toFixed(2)).join(' / ')}` : '–';
 }

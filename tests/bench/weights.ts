@@ -1,4 +1,8 @@
-import type { Parameter } from './onnx-graph.ts';
+/** A trained tensor: name and shape as in the published checkpoint. */
+export interface Parameter {
+  readonly name: string;
+  readonly shape: readonly number[];
+}
 
 /**
  * Gives the values of a parameter, row-major, in the layout of the published checkpoint

@@ -29,15 +29,14 @@ async function measure(task: ChildTask): Promise<ChildReport> {
   await warmUp(runner, task.warmupRuns, task.warmupMs);
 
   const wallMs: number[] = [];
-  const cpuMs: number[] = [];
+  const cpu = process.cpuUsage();
   for (let i = 0; i < task.runs; i++) {
-    const cpu = process.cpuUsage();
     const start = performance.now();
     await runner.run();
     wallMs.push(performance.now() - start);
-    const used = process.cpuUsage(cpu);
-    cpuMs.push((used.user + used.system) / 1000);
   }
+  const used = process.cpuUsage(cpu);
+  const cpuMs = task.runs === 0 ? 0 : (used.user + used.system) / 1000 / task.runs;
   return { openMs, firstRunMs, wallMs, cpuMs, peakRssBytes: peakRss() };
 }
 
