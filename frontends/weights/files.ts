@@ -121,7 +121,8 @@ function io<T>(path: string, verb: 'read' | 'write', run: () => T): T {
   } catch (error) {
     const code = errorCode(error);
     if (code === undefined) throw error;
-    return fail('file', `${path}: cannot ${verb} it: ${REASONS.get(code) ?? code}`);
+    const reason = verb === 'write' && code === 'ENOENT' ? 'its folder does not exist' : REASONS.get(code);
+    return fail('file', `${path}: cannot ${verb} it: ${reason ?? code}`);
   }
 }
 

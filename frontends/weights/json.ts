@@ -152,8 +152,14 @@ class Reader {
   }
 
   private fail(what: string): never {
-    const before = this.text.slice(0, this.at).split('\n');
-    const where = `line ${before.length}, column ${(before.at(-1) ?? '').length + 1}`;
+    // Counted, not split: a hostile header can be a hundred million line feeds.
+    let line = 1;
+    let start = 0;
+    for (let next = this.text.indexOf('\n'); next >= 0 && next < this.at; next = this.text.indexOf('\n', start)) {
+      line++;
+      start = next + 1;
+    }
+    const where = `line ${line}, column ${this.at - start + 1}`;
     return fail(this.limits.code, `${this.limits.source}: not valid JSON: ${what} (${where})`);
   }
 }

@@ -39,14 +39,22 @@ export function toFloat32(tensor: WeightTensor): Float32Array {
     }
     case 'f64': {
       const bytes = aligned(tensor.bytes, 8);
-      return Float32Array.from(new Float64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8));
+      return new Float32Array(new Float64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8));
     }
-    case 'f16': {
-      const table = halfTable();
-      return widen(tensor.bytes, (half) => table[half]!);
+    case 'f16':
+    case 'bf16': {
+      const bytes = aligned(tensor.bytes, 2);
+      const stored = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
+      // Written as bit patterns: a NaN that passes through a number may lose its payload.
+      const words = new Uint32Array(stored.length);
+      if (dtype === 'f16') {
+        const table = halfTable();
+        for (let i = 0; i < stored.length; i++) words[i] = table[stored[i]!]!;
+      } else {
+        for (let i = 0; i < stored.length; i++) words[i] = stored[i]! << 16;
+      }
+      return new Float32Array(words.buffer);
     }
-    case 'bf16':
-      return widen(tensor.bytes, (half) => half << 16);
     default:
       return fail('dtype', `a ${dtype} tensor of shape ${formatShape(tensor.shape)} does not hold floats`);
   }
@@ -183,15 +191,6 @@ function prefixHelp(missing: readonly string[], extra: readonly string[]): strin
 /** `bytes` itself, or a copy of it where its offset is not a multiple of `size`. (`slice` of a Buffer is no copy.) */
 function aligned(bytes: Uint8Array, size: number): Uint8Array {
   return bytes.byteOffset % size === 0 ? bytes : new Uint8Array(bytes);
-}
-
-/** f32 from 16-bit patterns; `bits` answers the f32 pattern. */
-function widen(bytes: Uint8Array, bits: (half: number) => number): Float32Array {
-  const data = aligned(bytes, 2);
-  const halves = new Uint16Array(data.buffer, data.byteOffset, data.length / 2);
-  const words = new Uint32Array(halves.length);
-  for (let i = 0; i < halves.length; i++) words[i] = bits(halves[i]!);
-  return new Float32Array(words.buffer);
 }
 
 let halves: Uint32Array | undefined;
