@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
@@ -80,6 +80,16 @@ test('safetensors: the format is the published one, byte for byte', (t) => {
   ];
   t.deepEqual(encodeSafetensors(tensors, [['format', 'pt']]), expected);
 });
+
+for (const name of ['vit-hf', 'mae-hf', 'gpt2-hf']) {
+  test(`safetensors: ${name}, written by the reference implementation, is written again to the same bytes`, (t) => {
+    const path = join('tests', 'fixtures', 'references', name, 'model.safetensors');
+    const file = readSafetensors(path);
+    const tensors = file.names().map((tensor): [string, WeightTensor] => [tensor, file.get(tensor)!]);
+    t.true(tensors.length > 20);
+    t.is(Buffer.compare(encodeSafetensors(tensors, file.metadata), readFileSync(path)), 0);
+  });
+}
 
 test('safetensors: a Buffer inside a larger pool is read as well as a plain array', (t) => {
   const bytes = encodeSafetensors([['w', f32([2], [1.5, -2])]]);
