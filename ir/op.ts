@@ -1,111 +1,24 @@
 /** Everything known about an operator, in one object; and the registry of all of them. */
-import { attrProblem, type AttrArgs, type AttrSpecs, type AttrsOf } from './attr.ts';
-import { CompileError, fail, printLoc, type Loc } from './diagnostic.ts';
-import type { Expr } from './expr.ts';
-import { typeOf, type Attrs, type AttrValue, type Graph, type Value } from './graph.ts';
-import type { Nd } from './nd.ts';
+import { attrProblem } from './attr.ts';
+import type { AttrArgs, AttrSpecs, Attrs, AttrValue, OpDef, OpSpec, Value } from './core.ts';
+import { CompileError, fail, type Loc, printLoc } from './diagnostic.ts';
+import { typeOf } from './graph.ts';
 import { printType } from './print.ts';
-import type { Dim, TensorType, ValueType } from './type.ts';
 
-/**
- * For each input, for each of its axes: the number of the result axis it runs in lockstep with, `mix` when every result
- * may read every position (contraction, reduction, sort), or `stencil` when a result reads a neighbourhood.
- */
-export type AxisRole = number | 'mix' | 'stencil';
-export type AxisMap = readonly (readonly AxisRole[])[];
-
-/** What a lowering sees: types, and attributes with defaults filled in. */
-export interface LowerContext<A> {
-  readonly attrs: A;
-  readonly inputs: readonly TensorType[];
-  readonly out: TensorType;
-}
-/** Element of input `n` at the given coordinates. */
-export type Load = (n: number, at: readonly Expr[]) => Expr;
-
-/** Schedules that a target implements; see `compiler/schedule/`. */
-export type ScheduleName =
-  | 'matmul' | 'softmax' | 'norm' | 'attention' | 'cumulative' | 'arg-reduce' | 'top-k' | 'scatter';
-
-export type Lowering<A> =
-  /** One scalar expression of the operands' elements; operands broadcast as in numpy. */
-  | { readonly kind: 'pointwise'; expr(args: readonly Expr[], cx: LowerContext<A>): Expr }
-  /** Pure movement of one input: `from` maps result coordinates to input coordinates, `to` back where it is a bijection. */
-  | {
-      readonly kind: 'view';
-      from(at: readonly Expr[], cx: LowerContext<A>): readonly Expr[];
-      to?(at: readonly Expr[], cx: LowerContext<A>): readonly Expr[];
-    }
-  /** An element of the result as an expression of loads: gather, concat, pad, iota, random. */
-  | { readonly kind: 'element'; element(at: readonly Expr[], load: Load, cx: LowerContext<A>): Expr }
-  /** A fold over axes of input 0. `finish` sees the number of folded elements. */
-  | {
-      readonly kind: 'reduce';
-      axes(cx: LowerContext<A>): readonly number[];
-      keep(cx: LowerContext<A>): boolean;
-      init(cx: LowerContext<A>): number;
-      step(acc: Expr, x: Expr, cx: LowerContext<A>): Expr;
-      finish?(acc: Expr, count: Expr, cx: LowerContext<A>): Expr;
-    }
-  /** The same function written with simpler ops; several results come as a list. */
-  | { readonly kind: 'decompose'; build(inputs: readonly Value[], attrs: A): Value | readonly Value[] }
-  | { readonly kind: 'schedule'; readonly name: ScheduleName }
-  /** Handled by the compiler itself: input, param, constant, get, and subgraph ops. */
-  | { readonly kind: 'structural' };
-
-export interface OnnxMapping<A = Attrs> {
-  readonly op: string;
-  readonly domain?: string;
-  readonly since: number;
-  /** Our attribute name → theirs. */
-  readonly attrs?: { readonly [K in keyof A]?: string };
-}
-
-/** One case of the op's documentation and of every conformance suite: operands (or how to fill them) and attributes. */
-export interface Example<S extends AttrSpecs = AttrSpecs> {
-  readonly inputs: readonly ExampleInput[];
-  readonly attrs?: AttrArgs<S>;
-  /** What this case is there for. */
-  readonly note?: string;
-}
-/** Explicit data, or a fill: seeded values of the op's usual range. */
-export interface ExampleInput {
-  readonly dtype: Nd['dtype'];
-  readonly shape: readonly number[];
-  readonly data?: readonly number[];
-  /** Range of generated values; default [-2, 2] for floats, [-5, 5] for signed, [0, 5] for unsigned integers. */
-  readonly range?: readonly [number, number];
-}
-
-export interface OpSpec<S extends AttrSpecs> {
-  readonly name: string;
-  readonly doc: string;
-  /** Operand names; `name?` may be left out (only at the end), `name...` stands for any number. */
-  readonly inputs: readonly string[];
-  readonly attrs: S;
-  /** Result type. Reports disagreement with `fail` and the helpers of `ops/check.ts`. */
-  type(inputs: readonly TensorType[], attrs: AttrsOf<S>): ValueType;
-  /** Absent: every axis mixes. */
-  axes?(inputs: readonly TensorType[], attrs: AttrsOf<S>): AxisMap;
-  /** Reference semantics in f64 with sequential sums, written from the definition; shares no code with `lower`. */
-  eval(inputs: readonly Nd[], attrs: AttrsOf<S>, cx: EvalContext): Nd | readonly Nd[];
-  readonly lower: Lowering<AttrsOf<S>>;
-  /** Multiply-accumulates of the contractions in one execution; absent means none. */
-  macs?(inputs: readonly TensorType[], attrs: AttrsOf<S>, out: ValueType): Dim;
-  /** Cotangents of the inputs; null where the op is constant in an input. */
-  grad?(out: Value, dout: readonly Value[]): readonly (Value | null)[];
-  readonly onnx?: OnnxMapping<AttrsOf<S>>;
-  readonly examples: readonly Example<S>[];
-}
-
-export interface EvalContext {
-  /** Result type under the current binding of symbols: all sizes are numbers. */
-  readonly types: readonly { readonly dtype: Nd['dtype']; readonly shape: readonly number[] }[];
-  /** Runs a subgraph attribute on values. */
-  run(graph: Graph, inputs: readonly Nd[]): readonly Nd[];
-  /** Size of a symbolic attribute. */
-  size(d: Dim): number;
-}
+export type {
+  AxisMap,
+  AxisRole,
+  EvalContext,
+  Example,
+  ExampleInput,
+  Load,
+  LowerContext,
+  Lowering,
+  OnnxMapping,
+  OpDef,
+  OpSpec,
+  ScheduleName,
+} from './core.ts';
 
 /** How a call names its value: for people and diagnostics only. */
 export interface Origin {
@@ -113,25 +26,15 @@ export interface Origin {
   readonly loc?: Loc | undefined;
 }
 
-/** An operator without its attribute types, as values refer to it. */
-export interface OpDef extends Omit<OpSpec<AttrSpecs>, 'type' | 'axes' | 'eval' | 'lower' | 'macs' | 'onnx' | 'examples'> {
-  type(inputs: readonly TensorType[], attrs: Attrs): ValueType;
-  axes?(inputs: readonly TensorType[], attrs: Attrs): AxisMap;
-  eval(inputs: readonly Nd[], attrs: Attrs, cx: EvalContext): Nd | readonly Nd[];
-  readonly lower: Lowering<Attrs>;
-  macs?(inputs: readonly TensorType[], attrs: Attrs, out: ValueType): Dim;
-  readonly onnx?: OnnxMapping;
-  readonly examples: readonly Example[];
-}
-
 /** A defined operator; calling it builds a value. */
 export interface Op<S extends AttrSpecs> {
   (inputs: readonly Value[], ...rest: MaybeAttrs<S>): Value;
   readonly def: OpDef;
 }
-type MaybeAttrs<S extends AttrSpecs> = Record<string, never> extends AttrArgs<S>
-  ? [attrs?: AttrArgs<S>, origin?: Origin]
-  : [attrs: AttrArgs<S>, origin?: Origin];
+type MaybeAttrs<S extends AttrSpecs> =
+  Record<string, never> extends AttrArgs<S>
+    ? [attrs?: AttrArgs<S>, origin?: Origin]
+    : [attrs: AttrArgs<S>, origin?: Origin];
 
 const registry = new Map<string, OpDef>();
 
@@ -162,7 +65,11 @@ export function makeValue(op: OpDef, inputs: readonly Value[], given: Attrs = {}
     if (!(error instanceof CompileError)) throw error;
     const { message } = error.diagnostic;
     const prefix = message.startsWith(`${op.name}:`) ? '' : `${op.name}: `;
-    throw error.with({ message: prefix + message, loc: error.diagnostic.loc ?? origin.loc, notes: operandFacts(op, inputs) });
+    throw error.with({
+      message: prefix + message,
+      loc: error.diagnostic.loc ?? origin.loc,
+      notes: operandFacts(op, inputs),
+    });
   }
 }
 
@@ -180,7 +87,8 @@ function completeAttrs(op: OpDef, given: Attrs): Attrs {
   return attrs;
 }
 
-function checkArity(op: OpDef, count: number): void {
+/** Refuses a number of operands that the op does not take. */
+export function checkArity(op: OpDef, count: number): void {
   const most = op.inputs.at(-1)?.endsWith('...') ? Infinity : op.inputs.length;
   const least = op.inputs.filter((n) => !n.endsWith('?') && !n.endsWith('...')).length;
   if (count < least || count > most)

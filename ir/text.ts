@@ -32,7 +32,7 @@ function printSymbol(s: Sym): string {
 }
 
 /** The name of every value as printed, `%` included: its own where that is a free identifier, else a number. */
-export function valueNames(g: Graph, order: readonly Value[] = graphValues(g)): Map<Value, string> {
+export function valueNames(g: Graph, order: readonly Value[] = printedValues(g).order): Map<Value, string> {
   const names = new Map<Value, string>();
   const taken = new Set<string>();
   for (const value of g.inputs) {
@@ -50,6 +50,14 @@ export function valueNames(g: Graph, order: readonly Value[] = graphValues(g)): 
     names.set(value, free ? `%${name}` : `%${unnamed++}`);
   }
   return names;
+}
+
+/** The values that get a statement, in order, and those that print inside their readers. */
+function printedValues(g: Graph): { readonly order: readonly Value[]; readonly inline: ReadonlySet<Value> } {
+  const all = graphValues(g);
+  const inline = inlineConstants(g, all);
+  const inputs = new Set(g.inputs);
+  return { order: all.filter((v) => !inline.has(v) && !inputs.has(v)), inline };
 }
 
 /**
@@ -82,10 +90,7 @@ function scalarOf(value: Value): number | undefined {
 }
 
 function printBody(g: Graph, indent: string, options: PrintOptions, symbols: Set<Expr>): string {
-  const all = graphValues(g);
-  const inline = inlineConstants(g, all);
-  const inputs = new Set(g.inputs);
-  const order = all.filter((v) => !inline.has(v) && !inputs.has(v));
+  const { order, inline } = printedValues(g);
   const names = valueNames(g, order);
   const inner = `${indent}  `;
   const loc = (l: Loc | undefined): string => (l && (options.locs ?? true) ? ` @ ${printPosition(l)}` : '');
