@@ -80,7 +80,7 @@ export function encodeNpy(tensor: WeightTensor): Uint8Array {
   const tuple = shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(', ')})`;
   const order = sizeOf(dtype) === 1 ? '|' : '<';
   const dict = `{'descr': '${order}${code}', 'fortran_order': False, 'shape': ${tuple}, }`;
-  // The data begins at a multiple of 64; the header ends in a newline. numpy leaves room for axis 0 to grow to 21 digits.
+  // The data begins at a multiple of 64 after a newline; numpy leaves room for axis 0 to grow to 21 digits.
   const growth = shape.length > 0 ? 21 - String(shape[0]).length : 0;
   const start = (Math.floor((10 + dict.length + growth + 1) / 64) + 1) * 64;
   const result = new Uint8Array(start + tensor.bytes.length).fill(0x20, 10, start);

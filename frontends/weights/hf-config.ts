@@ -4,7 +4,7 @@ import { type Fail, failIn, quote } from './message.ts';
 /** `gelu` is the exact one (erf), `gelu_tanh` its tanh approximation. */
 export type Activation = 'gelu' | 'gelu_tanh' | 'quick_gelu' | 'relu' | 'silu';
 
-/** Sizes that every transformer encoder or decoder has. `width` is the model's, `mlp` the hidden width of a block's MLP. */
+/** Sizes that every stack of blocks has. `width` is the model's, `mlp` the hidden width of a block's MLP. */
 export interface StackConfig {
   readonly layers: number;
   readonly width: number;

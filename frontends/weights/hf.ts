@@ -33,7 +33,7 @@ export function openHfFolder(folder: string): HfModel {
   return { config, weights };
 }
 
-/** `tie_word_embeddings: false` asks for an output projection of its own; without one stored there is nothing to use. */
+/** `tie_word_embeddings: false` asks for an output projection of its own: refused unless one is stored. */
 function refuseUntied(json: Json, path: string, config: HfConfig, weights: MappedStore): void {
   if (!isObject(json) || json.get('tie_word_embeddings') !== false) return;
   const architectures = json.get('architectures');

@@ -60,7 +60,7 @@ export interface Safetensors extends FileStore {
  * may be unaligned for its element type.
  *
  * Refused: a header length beyond the file or `MAX_HEADER`, anything but strict JSON, duplicate names, unknown dtypes,
- * offsets outside the data, overlaps, holes, bytes after the last tensor, and a length that is not shape × element size.
+ * offsets outside the data, overlaps, holes, bytes after the last tensor, a length that is not shape × element size.
  * A tensor of a type that heddle lacks (float8, complex) is refused by `get`, not here.
  *
  * @param source what to call the file in messages

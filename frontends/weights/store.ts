@@ -140,7 +140,8 @@ export function checkWeights(
   if (lines.length === 0) return;
   const notes = lines.slice(0, MAX_PROBLEMS);
   if (lines.length > notes.length) notes.push(`… and ${lines.length - notes.length} more`);
-  const counts = `${missing.length} missing, ${extra.length} extra, ${problems.length} with a wrong type, shape or value`;
+  const wrong = `${problems.length} with a wrong type, shape or value`;
+  const counts = `${missing.length} missing, ${extra.length} extra, ${wrong}`;
   const help = prefixHelp(missing, extra);
   fail('weights', `${store.source} does not fit the model: ${counts}`, { notes, help });
 }
