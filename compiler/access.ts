@@ -3,12 +3,12 @@
  * through its op's lowering, so that producers and consumers fuse by substitution.
  */
 import type { Buffer, Expr } from '../ir/expr.ts';
-import { makeExpr, type Lanes } from '../ir/expr.ts';
+import { type Lanes, makeExpr } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
 import type { LowerContext } from '../ir/op.ts';
 import { add, floordiv, floormod, literal, load, mul, splat, sub, vec } from '../ir/scalar.ts';
-import { asExpr, dim, stridesOf, type Shape } from '../ir/type.ts';
+import { asExpr, dim, type Shape, stridesOf } from '../ir/type.ts';
 
 export interface Sources {
   /** The buffer of a materialised value. */
@@ -54,7 +54,10 @@ export function elementOf(value: Value, at: readonly Expr[], sources: Sources): 
   const { lower } = value.op;
   switch (lower.kind) {
     case 'pointwise':
-      return lower.expr(value.inputs.map((x) => elementOf(x, broadcastAt(typeOf(x).shape, at), sources)), cx);
+      return lower.expr(
+        value.inputs.map((x) => elementOf(x, broadcastAt(typeOf(x).shape, at), sources)),
+        cx,
+      );
     case 'view':
       return elementOf(value.inputs[0]!, lower.from(at, cx), sources);
     case 'element':
@@ -64,16 +67,34 @@ export function elementOf(value: Value, at: readonly Expr[], sources: Sources): 
   }
 }
 
-/** Position of `at` in the result of a chain of bijective views that starts at a value of coordinates `at`. */
-export function through(chain: readonly Value[], at: readonly Expr[]): readonly Expr[] {
-  return chain.reduce<readonly Expr[]>((to, value) => {
+/**
+ * Carries an element of a region's root through its epilogue: pointwise ops change the expression, bijective views the
+ * coordinates.
+ * @returns coordinates in the last value's shape and the element to store there
+ */
+export function applyEpilogue(
+  root: Value,
+  epilogue: readonly Value[],
+  at: readonly Expr[],
+  element: Expr,
+  sources: Sources,
+): { readonly at: readonly Expr[]; readonly element: Expr } {
+  let previous = root;
+  for (const value of epilogue) {
     const { lower } = value.op;
     if (lower.kind === 'view') {
       if (!lower.to) throw new Error(`${value.op.name} is not a bijection`);
-      return lower.to(to, lowerContext(value));
+      at = lower.to(at, lowerContext(value));
+    } else if (lower.kind === 'pointwise') {
+      const here = at;
+      const args = value.inputs.map((x) =>
+        x === previous ? element : elementOf(x, broadcastAt(typeOf(x).shape, here), sources),
+      );
+      element = lower.expr(args, lowerContext(value));
     }
-    return to;
-  }, at);
+    previous = value;
+  }
+  return { at, element };
 }
 
 /** Coordinates of a flat index; the last axis varies fastest. */
@@ -90,9 +111,43 @@ export function unflatten(shape: Shape, flat: Expr): Expr[] {
 }
 
 const LANEWISE = new Set<Expr['op']>([
-  'neg', 'abs', 'not', 'exp', 'log', 'sqrt', 'tanh', 'erf', 'sin', 'cos', 'floor', 'ceil', 'round', 'trunc', 'cast', 'bitcast',
-  'add', 'sub', 'mul', 'div', 'rem', 'floordiv', 'floormod', 'min', 'max', 'pow', 'and', 'or', 'xor', 'shl', 'shr',
-  'lt', 'le', 'eq', 'ne', 'fma', 'select',
+  'neg',
+  'abs',
+  'not',
+  'exp',
+  'log',
+  'sqrt',
+  'tanh',
+  'erf',
+  'sin',
+  'cos',
+  'floor',
+  'ceil',
+  'round',
+  'trunc',
+  'cast',
+  'bitcast',
+  'add',
+  'sub',
+  'mul',
+  'div',
+  'rem',
+  'floordiv',
+  'floormod',
+  'min',
+  'max',
+  'pow',
+  'and',
+  'or',
+  'xor',
+  'shl',
+  'shr',
+  'lt',
+  'le',
+  'eq',
+  'ne',
+  'fma',
+  'select',
 ]);
 
 /**
@@ -105,6 +160,9 @@ export function packLanes(lanes: readonly Expr[]): Expr {
   const pack = (es: readonly Expr[]): Expr => {
     const first = es[0]!;
     if (es.every((e) => e === first)) return splat(first, n);
+    const whole = first.op === 'extract' ? first.args[0]! : undefined;
+    if (whole?.lanes === n && es.every((e, i) => e.op === 'extract' && e.args[0] === whole && e.arg === i))
+      return whole;
     const key = es.map((e) => e.id).join(',');
     const known = memo.get(key);
     if (known) return known;
@@ -113,7 +171,12 @@ export function packLanes(lanes: readonly Expr[]): Expr {
     return result;
   };
   const build = (es: readonly Expr[], first: Expr): Expr => {
-    if (!es.every((e) => e.op === first.op && e.arg === first.arg && e.dtype === first.dtype && e.args.length === first.args.length))
+    if (
+      !es.every(
+        (e) =>
+          e.op === first.op && e.arg === first.arg && e.dtype === first.dtype && e.args.length === first.args.length,
+      )
+    )
       return vec(es);
     if (first.op === 'load') {
       const base = first.args[0]!;
@@ -121,7 +184,13 @@ export function packLanes(lanes: readonly Expr[]): Expr {
       return consecutive ? load(first.arg as Buffer, base, n) : vec(es);
     }
     if (!LANEWISE.has(first.op)) return vec(es);
-    return makeExpr(first.op, first.dtype, n, first.args.map((_, i) => pack(es.map((e) => e.args[i]!))), first.arg);
+    return makeExpr(
+      first.op,
+      first.dtype,
+      n,
+      first.args.map((_, i) => pack(es.map((e) => e.args[i]!))),
+      first.arg,
+    );
   };
   return pack(lanes);
 }

@@ -3,12 +3,12 @@
  * and after it (epilogue, applied while results are still in registers).
  */
 import type { Expr } from '../ir/expr.ts';
-import { countReaders, graphValues, typeOf, type Graph, type Value } from '../ir/graph.ts';
-import { literal, sub, variable } from '../ir/scalar.ts';
-import { elements, sameShape, staticShape } from '../ir/type.ts';
-import { boundsOf } from '../ir/simplify.ts';
+import { countReaders, type Graph, graphValues, typeOf, type Value } from '../ir/graph.ts';
 import { buffer } from '../ir/kernel.ts';
-import { elementOf, flatten, through, uniformConstant } from './access.ts';
+import { literal, sub, variable } from '../ir/scalar.ts';
+import { boundsOf } from '../ir/simplify.ts';
+import { elements, sameShape, staticShape } from '../ir/type.ts';
+import { applyEpilogue, elementOf, flatten, uniformConstant } from './access.ts';
 import type { Region, RegionKind } from './region.ts';
 
 export interface Partition {
@@ -62,8 +62,7 @@ class Partitioner {
 
   run(): Partition {
     for (const v of this.order) this.place(v);
-    for (const v of this.outputs)
-      if (v.op.name !== 'input' && !this.tips.has(v)) this.material.add(v);
+    for (const v of this.outputs) if (v.op.name !== 'input' && !this.tips.has(v)) this.material.add(v);
     this.materialiseShared();
     for (const v of this.tips.keys()) if (v.type.kind === 'tensor') this.material.add(v);
     const regions = sortRegions(this.order.flatMap((v) => this.regionEndingIn(v)));
@@ -93,7 +92,8 @@ class Partitioner {
 
   private isStaticValue(v: Value): boolean {
     if (v.op.name === 'param' || v.op.name === 'constant') return true;
-    if (v.type.kind === 'tuple' ? !v.type.items.every((t) => staticShape(t.shape)) : !staticShape(v.type.shape)) return false;
+    if (v.type.kind === 'tuple' ? !v.type.items.every((t) => staticShape(t.shape)) : !staticShape(v.type.shape))
+      return false;
     return v.inputs.length > 0 && v.inputs.every((x) => this.statics.has(x));
   }
 
@@ -111,7 +111,8 @@ class Partitioner {
   /** Makes sure an operand can be loaded: from memory through views, or as any expression when `anyExpression`. */
   private requireRows(x: Value, anyExpression: boolean): void {
     let base = x;
-    while (isView(base) && !this.statics.has(base) && !this.tips.has(base) && !this.material.has(base)) base = base.inputs[0]!;
+    while (isView(base) && !this.statics.has(base) && !this.tips.has(base) && !this.material.has(base))
+      base = base.inputs[0]!;
     const inMemory = (v: Value): boolean =>
       this.statics.has(v) || v.op.name === 'input' || this.tips.has(v) || this.material.has(v);
     if (anyExpression) return;
@@ -143,14 +144,18 @@ class Partitioner {
   private readonly epilogueMembers = new Set<Value>();
   private isInsideEpilogue(v: Value): boolean {
     if (this.epilogueMembers.size === 0)
-      for (const draft of this.tips.values()) for (const e of [draft.root, ...draft.epilogue]) this.epilogueMembers.add(e);
+      for (const draft of this.tips.values())
+        for (const e of [draft.root, ...draft.epilogue]) this.epilogueMembers.add(e);
     return this.epilogueMembers.has(v);
   }
 
   private finalReads(v: Value): number {
     let count = this.outputs.has(v) ? 1 : 0;
     for (const r of this.readersOf.get(v) ?? [])
-      count += isView(r) && !this.material.has(r) && !this.isInsideEpilogue(r) ? this.finalReads(r) : r.inputs.filter((x) => x === v).length;
+      count +=
+        isView(r) && !this.material.has(r) && !this.isInsideEpilogue(r)
+          ? this.finalReads(r)
+          : r.inputs.filter((x) => x === v).length;
     return count;
   }
 
@@ -200,13 +205,14 @@ const add1 = (e: Expr): Expr => sub(e, -1);
 
 /** Four neighbours along the root's last axis stay neighbours in the result of the views. */
 function keepsUnitStride(draft: Draft, view: Value): boolean {
-  const root = typeOf(draft.root.type.kind === 'tuple' ? view.inputs[0]! : draft.root);
-  const chain = [...draft.epilogue, view];
+  const root = typeOf(draft.root);
+  const views = [...draft.epilogue.filter(isView), view];
   const rank = root.shape.length;
   if (rank === 0) return true;
   const at = root.shape.map((d, i) => variable(`i${i}`, 'i32', 1, { from: 0, to: i === rank - 1 ? sub(d, 1) : d }));
   const shape = typeOf(view).shape;
-  const flat = (to: readonly Expr[]): Expr => flatten(shape, through(chain, to));
+  const flat = (to: readonly Expr[]): Expr =>
+    flatten(shape, applyEpilogue(draft.root, views, to, literal(0), { bufferOf: () => undefined }).at);
   return sub(flat(at.map((e, i) => (i === rank - 1 ? add1(e) : e))), flat(at)) === literal(1);
 }
 

@@ -1,9 +1,10 @@
 /** What partitioning decides and schedules implement: which values one step computes, and the kernels that do it. */
+
+import type { Scalar } from '../ir/dtype.ts';
 import type { Buffer, Expr } from '../ir/expr.ts';
 import type { Value } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
 import type { ScheduleName } from '../ir/op.ts';
-import type { Scalar } from '../ir/dtype.ts';
 
 export type RegionKind = 'element' | 'reduce' | ScheduleName;
 
@@ -53,6 +54,8 @@ export interface RegionBuffers {
   output(value: Value): Buffer;
   weight(value: Value, layout: WeightLayout): Buffer;
   temp(name: string, dtype: Scalar, size: Expr): Buffer;
+  /** What a buffer handed out above is bound to. */
+  bindingOf(buffer: Buffer): Binding;
   /** True for values whose bytes are known when the bundle is made. */
   isStatic(value: Value): boolean;
   /** True when the value stands in memory, so that `input` may be called. */

@@ -1,40 +1,21 @@
 /** Attribute schemas: what an op may be told, its default, and a sentence about it. */
+
+import type { AttrKind, AttrSpec, AttrValue, Graph } from './core.ts';
 import { isScalar, type Scalar } from './dtype.ts';
 import type { Expr } from './expr.ts';
-import type { AttrValue, Graph } from './graph.ts';
+
 import type { Nd } from './nd.ts';
 import type { Dim } from './type.ts';
 
-export type AttrKind = 'int' | 'float' | 'bool' | 'string' | 'dtype' | 'dim' | 'expr' | 'graph' | 'tensor';
-
-/** `T` is the attribute's type in the op's functions; `D` is true when it may be left out. */
-export interface AttrSpec<T extends AttrValue = AttrValue, D extends boolean = boolean> {
-  readonly kind: AttrKind;
-  readonly list: boolean;
-  readonly doc: string;
-  readonly optional: D;
-  readonly default: T | undefined;
-  /** Admissible words of a `string`. */
-  readonly choices: readonly string[] | undefined;
-  /**
-   * What the free names of an `expr` stand for, by name: the coordinate variables of the op, such as `b h q k` of
-   * attention. Text is parsed and expressions are verified against this table.
-   */
-  readonly coords?: Readonly<Record<string, Expr>> | undefined;
-}
-
-export type AttrSpecs = Readonly<Record<string, AttrSpec>>;
-type Optional<S extends AttrSpecs> = { [K in keyof S]: S[K] extends AttrSpec<AttrValue, true> ? K : never }[keyof S];
-type TypeOf<A> = A extends AttrSpec<infer T, boolean> ? T : never;
-/** All attributes, defaults filled in. */
-export type AttrsOf<S extends AttrSpecs> = { readonly [K in keyof S]: TypeOf<S[K]> };
-/** What a caller writes: attributes with a default may be left out. */
-export type AttrArgs<S extends AttrSpecs> = { readonly [K in Exclude<keyof S, Optional<S>>]: TypeOf<S[K]> } & {
-  readonly [K in Optional<S>]?: TypeOf<S[K]> | undefined;
-};
+export type { AttrArgs, AttrKind, AttrSpec, AttrSpecs, AttrsOf } from './core.ts';
 
 const spec = <T extends AttrValue, D extends boolean>(
-  kind: AttrKind, list: boolean, doc: string, optional: D, value?: T, choices?: readonly string[],
+  kind: AttrKind,
+  list: boolean,
+  doc: string,
+  optional: D,
+  value?: T,
+  choices?: readonly string[],
 ): AttrSpec<T, D> => ({ kind, list, doc, optional, default: value, choices });
 
 /** A required attribute: `attr.ints('axes to sum over')`. */
@@ -47,8 +28,10 @@ export const attr = {
     spec<C[number], false>('string', false, doc, false, undefined, choices),
   dtype: (doc: string) => spec<Scalar, false>('dtype', false, doc, false),
   dim: (doc: string) => spec<Dim, false>('dim', false, doc, false),
-  expr: (doc: string, coords?: Readonly<Record<string, Expr>>) =>
-    ({ ...spec<Expr, false>('expr', false, doc, false), coords }),
+  expr: (doc: string, coords?: Readonly<Record<string, Expr>>) => ({
+    ...spec<Expr, false>('expr', false, doc, false),
+    coords,
+  }),
   graph: (doc: string) => spec<Graph, false>('graph', false, doc, false),
   tensor: (doc: string) => spec<Nd, false>('tensor', false, doc, false),
   ints: (doc: string) => spec<readonly number[], false>('int', true, doc, false),
@@ -65,8 +48,10 @@ export const opt = {
   oneOf: <const C extends readonly string[]>(choices: C, value: C[number], doc: string) =>
     spec<C[number], true>('string', false, doc, true, value, choices),
   ints: (value: readonly number[], doc: string) => spec<readonly number[], true>('int', true, doc, true, value),
-  expr: (doc: string, coords?: Readonly<Record<string, Expr>>) =>
-    ({ ...spec<Expr | undefined, true>('expr', false, doc, true, undefined), coords }),
+  expr: (doc: string, coords?: Readonly<Record<string, Expr>>) => ({
+    ...spec<Expr | undefined, true>('expr', false, doc, true, undefined),
+    coords,
+  }),
   float_: (doc: string) => spec<number | undefined, true>('float', false, doc, true, undefined),
 } as const;
 
@@ -89,16 +74,25 @@ function itemProblem(schema: AttrSpec, value: AttrValue): string | undefined {
     typeof value === 'object' && value !== null && 'kind' in value && value.kind === kind;
   const isExpr = typeof value === 'object' && value !== null && 'op' in value && 'lanes' in value;
   switch (schema.kind) {
-    case 'int': return Number.isSafeInteger(value) ? undefined : 'must be a whole number';
-    case 'float': return typeof value === 'number' ? undefined : 'must be a number';
-    case 'bool': return typeof value === 'boolean' ? undefined : 'must be true or false';
-    case 'dtype': return typeof value === 'string' && isScalar(value) ? undefined : 'must be an element type';
+    case 'int':
+      return Number.isSafeInteger(value) ? undefined : 'must be a whole number';
+    case 'float':
+      return typeof value === 'number' ? undefined : 'must be a number';
+    case 'bool':
+      return typeof value === 'boolean' ? undefined : 'must be true or false';
+    case 'dtype':
+      return typeof value === 'string' && isScalar(value) ? undefined : 'must be an element type';
     case 'string':
       if (typeof value !== 'string') return 'must be a string';
-      return !schema.choices || schema.choices.includes(value) ? undefined : `must be one of ${schema.choices.join(', ')}`;
-    case 'dim': return Number.isSafeInteger(value) || isExpr ? undefined : 'must be a size';
-    case 'expr': return isExpr ? undefined : 'must be an expression';
-    case 'graph': return has('graph') ? undefined : 'must be a graph';
+      return !schema.choices || schema.choices.includes(value)
+        ? undefined
+        : `must be one of ${schema.choices.join(', ')}`;
+    case 'dim':
+      return Number.isSafeInteger(value) || isExpr ? undefined : 'must be a size';
+    case 'expr':
+      return isExpr ? undefined : 'must be an expression';
+    case 'graph':
+      return has('graph') ? undefined : 'must be a graph';
     case 'tensor':
       return typeof value === 'object' && value !== null && 'data' in value ? undefined : 'must be a constant tensor';
   }

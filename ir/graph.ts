@@ -2,38 +2,18 @@
  * The tensor graph: a value is its producer, a graph is its outputs. Nothing here is ever mutated; a pass rebuilds what
  * it changes, and dead code is whatever the outputs no longer reach.
  */
-import type { Loc } from './diagnostic.ts';
-import type { Expr } from './expr.ts';
-import type { Nd } from './nd.ts';
-import type { OpDef } from './op.ts';
-import type { TensorType, ValueType } from './type.ts';
 
-export type AttrValue = number | string | boolean | Expr | Graph | Nd | undefined | readonly AttrValue[];
-export type Attrs = Readonly<Record<string, AttrValue>>;
+import type { AttrValue, Graph, Value } from './core.ts';
+import type { TensorType } from './type.ts';
 
-export interface Value {
-  readonly kind: 'value';
-  readonly op: OpDef;
-  readonly inputs: readonly Value[];
-  readonly attrs: Attrs;
-  readonly type: ValueType;
-  /** For people; never part of identity. */
-  readonly name: string | undefined;
-  /** Where the model's source made it. */
-  readonly loc: Loc | undefined;
-}
+export type { Attrs, AttrValue, Graph, Value } from './core.ts';
 
-export interface Graph {
-  readonly kind: 'graph';
-  readonly name: string;
-  /** `input` values, in call order. */
-  readonly inputs: readonly Value[];
-  readonly outputs: ReadonlyMap<string, Value>;
-}
-
-export const graph = (
-  name: string, inputs: readonly Value[], outputs: Iterable<readonly [string, Value]>,
-): Graph => ({ kind: 'graph', name, inputs, outputs: new Map(outputs) });
+export const graph = (name: string, inputs: readonly Value[], outputs: Iterable<readonly [string, Value]>): Graph => ({
+  kind: 'graph',
+  name,
+  inputs,
+  outputs: new Map(outputs),
+});
 
 /** The tensor type of a single-result value. @throws TypeError for a tuple: project it with `get` first */
 export function typeOf(value: Value): TensorType {
