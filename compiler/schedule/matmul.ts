@@ -189,13 +189,19 @@ function flatBatch(shape: Shape, at: readonly Expr[]): Expr {
 }
 
 class TileWriter {
-  constructor(
-    private readonly cx: ScheduleContext,
-    private readonly p: Product,
-    private readonly transposedA: boolean,
-    private readonly batch: readonly Expr[],
-    private readonly base: Expr,
-  ) {}
+  private readonly cx: ScheduleContext;
+  private readonly p: Product;
+  private readonly transposedA: boolean;
+  private readonly batch: readonly Expr[];
+  private readonly base: Expr;
+
+  constructor(cx: ScheduleContext, p: Product, transposedA: boolean, batch: readonly Expr[], base: Expr) {
+    this.cx = cx;
+    this.p = p;
+    this.transposedA = transposedA;
+    this.batch = batch;
+    this.base = base;
+  }
 
   /** Full register tiles down the rows, then the remaining rows in tiles of 1, 2, 4 … */
   allRows(
