@@ -1,6 +1,6 @@
 /** What every schedule works with: its region, buffers for values, the target, and the way results are stored. */
 import type { Expr } from '../../ir/expr.ts';
-import { type Buffer, exprNodes, type Lanes } from '../../ir/expr.ts';
+import { type Buffer, exprNodes, type Lanes, type Sym } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import type { Block } from '../../ir/kernel.ts';
 import { eachStmt, type Stmt, stmtExprs } from '../../ir/kernel.ts';
@@ -89,14 +89,16 @@ export function makeStage(
     if (s.kind === 'store') used.add(s.to);
     stmtExprs(s).forEach(visit);
   });
-  const global = [...used].filter((b) => b.space === 'global');
+  // By name, so that every variant of a target passes its arguments in the same order.
+  const byName = (a: { name: string }, b: { name: string }): number => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
+  const global = [...used].filter((b) => b.space === 'global').sort(byName);
   const scratch = [...used].filter((b) => b.space !== 'global');
   return {
     kernel: {
       kind: 'kernel',
       name: cx.region.name,
       buffers: [...global, ...scratch],
-      params: [...params],
+      params: [...params].sort((a, b) => byName(a.arg as Sym, b.arg as Sym)),
       body: block.stmts,
     },
     bindings: global.map((b) => cx.buffers.bindingOf(b)),

@@ -1,0 +1,84 @@
+/** Buffers of one region: made on first use, remembered with what they are bound to. */
+import { type Scalar, sizeOf } from '../ir/dtype.ts';
+import type { Buffer, Expr } from '../ir/expr.ts';
+import { typeOf, type Value } from '../ir/graph.ts';
+import { buffer } from '../ir/kernel.ts';
+import { ceildiv, literal, mul } from '../ir/scalar.ts';
+import { elements } from '../ir/type.ts';
+import type { Partition } from './partition.ts';
+import type { Binding, Region, RegionBuffers, WeightLayout } from './region.ts';
+
+export class BufferTable implements RegionBuffers {
+  private readonly region: Region;
+  private readonly program: Partition;
+  private readonly table = new Map<string, Buffer>();
+  private readonly bindings = new Map<Buffer, Binding>();
+
+  constructor(region: Region, program: Partition) {
+    this.region = region;
+    this.program = program;
+  }
+
+  input(value: Value): Buffer {
+    if (this.isStatic(value)) return this.weight(value, { kind: 'plain' });
+    return this.make(`in${this.indexOf(value)}`, typeOf(value).dtype, elements(typeOf(value).shape), 'read', {
+      kind: 'value',
+      value,
+    });
+  }
+
+  output(value: Value): Buffer {
+    const index = this.region.outputs.indexOf(value);
+    if (index < 0) throw new Error(`region ${this.region.name} does not write ${value.op.name}`);
+    return this.make(`out${index}`, typeOf(value).dtype, elements(typeOf(value).shape), 'readwrite', {
+      kind: 'value',
+      value,
+    });
+  }
+
+  weight(value: Value, layout: WeightLayout): Buffer {
+    const type = typeOf(value);
+    const size = layout.kind === 'plain' ? elements(type.shape) : mul(mul(ceildiv(literal(layout.n), 8), 8), layout.k);
+    const name = `w${this.indexOf(value)}${layout.kind === 'plain' ? '' : '_panels'}`;
+    return this.make(name, type.dtype, size, 'read', { kind: 'weight', value, layout });
+  }
+
+  temp(name: string, dtype: Scalar, size: Expr): Buffer {
+    return this.make(`temp_${name}`, dtype, size, 'readwrite', { kind: 'temp', name, dtype, size });
+  }
+
+  isStatic(value: Value): boolean {
+    return this.program.isStatic(value);
+  }
+
+  isMaterialised(value: Value): boolean {
+    return this.isStatic(value) || (this.program.materialised.has(value) && !this.region.outputs.includes(value));
+  }
+
+  bindingOf(b: Buffer): Binding {
+    const binding = this.bindings.get(b);
+    if (!binding) throw new Error(`region ${this.region.name}: buffer ${b.name} is not bound`);
+    return binding;
+  }
+
+  private indexOf(value: Value): number {
+    const index = this.region.inputs.indexOf(value);
+    if (index < 0)
+      throw new Error(
+        `region ${this.region.name} reads ${value.op.name} (${value.name ?? '?'}), not one of its inputs`,
+      );
+    return index;
+  }
+
+  private make(name: string, dtype: Scalar, size: Expr, access: Buffer['access'], binding: Binding): Buffer {
+    const known = this.table.get(name);
+    if (known) return known;
+    const made = buffer(name, dtype, size, { access });
+    this.table.set(name, made);
+    this.bindings.set(made, binding);
+    return made;
+  }
+}
+
+/** Bytes of a buffer with that many elements. */
+export const bytesOf = (dtype: Scalar, count: Expr): Expr => mul(count, sizeOf(dtype));

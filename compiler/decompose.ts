@@ -1,0 +1,63 @@
+/** Rewrites ops that are defined by simpler ones until only ops with kernels of their own are left. */
+import { type Graph, graphValues, graph as makeGraph, type Value } from '../ir/graph.ts';
+import { makeValue } from '../ir/op.ts';
+import { project } from '../ir/ops/structural.ts';
+
+export function decompose(graph: Graph): Graph {
+  const done = new Map<Value, Value | readonly Value[]>();
+  for (const value of graphValues(graph)) done.set(value, expand(value, done));
+  const single = (v: Value): Value => {
+    const result = done.get(v)!;
+    if (Array.isArray(result)) throw new Error(`${v.op.name} has several results; project one`);
+    return result as Value;
+  };
+  return makeGraph(
+    graph.name,
+    graph.inputs.map(single),
+    [...graph.outputs].map(([name, v]) => [name, single(v)]),
+  );
+}
+
+function expand(value: Value, done: Map<Value, Value | readonly Value[]>): Value | readonly Value[] {
+  const inputs = value.inputs.map((x) => done.get(x)!);
+  if (value.op.name === 'get') {
+    const index = Number(value.attrs['index']);
+    const source = inputs[0]!;
+    return Array.isArray(source) ? named(source[index]! as Value, value) : project(source as Value, index, value);
+  }
+  const operands = inputs as readonly Value[];
+  const { lower } = value.op;
+  const simpler =
+    lower.kind === 'decompose'
+      ? lower.build(operands, value.attrs)
+      : lower.kind === 'schedule'
+        ? lower.adapt?.(operands, value.attrs)
+        : undefined;
+  if (simpler !== undefined) {
+    const results = (Array.isArray(simpler) ? simpler : [simpler]) as readonly Value[];
+    const expanded = decomposeValues(results, operands).map((v) => named(v, value));
+    return value.type.kind === 'tuple' ? expanded : expanded[0]!;
+  }
+  if (operands.every((x, i) => x === value.inputs[i])) return value;
+  return makeValue(value.op, operands, value.attrs, value);
+}
+
+/** Results of a decomposition, decomposed in turn; `leaves` are done already. */
+function decomposeValues(results: readonly Value[], leaves: readonly Value[]): readonly Value[] {
+  const done = new Map<Value, Value | readonly Value[]>(leaves.map((v) => [v, v]));
+  const visit = (v: Value): Value => {
+    const known = done.get(v);
+    if (known) return known as Value;
+    for (const x of v.inputs) visit(x);
+    const result = expand(v, done);
+    done.set(v, result);
+    return result as Value;
+  };
+  return results.map(visit);
+}
+
+/** A name and position for a value that was built without one. */
+const named = (v: Value, like: Value): Value =>
+  v.name === undefined && v.loc === undefined && v.op.name !== 'input' && v.op.name !== 'param'
+    ? { ...v, name: like.name ?? like.op.name, loc: like.loc }
+    : v;

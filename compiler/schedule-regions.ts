@@ -1,0 +1,91 @@
+/** Kernels for every region; regions that differ only in which values they touch are scheduled once. */
+import type { Expr } from '../ir/expr.ts';
+import type { AttrValue, Value } from '../ir/graph.ts';
+import { typeOf } from '../ir/graph.ts';
+import { printType } from '../ir/print.ts';
+import { uniformConstant } from './access.ts';
+import { BufferTable } from './buffers.ts';
+import type { Partition } from './partition.ts';
+import type { Binding, Region, Stage } from './region.ts';
+import { scheduleNamed } from './schedule/index.ts';
+import type { Target } from './target.ts';
+
+export interface ScheduledRegion {
+  readonly region: Region;
+  readonly stages: readonly Stage[];
+}
+
+export function scheduleRegions(program: Partition, target: Target): readonly ScheduledRegion[] {
+  const known = new Map<string, ScheduledRegion>();
+  return program.regions.map((region) => {
+    const key = signature(region, program);
+    const twin = known.get(key);
+    if (twin) return { region, stages: twin.stages.map((stage) => rebind(stage, twin.region, region)) };
+    const buffers = new BufferTable(region, program);
+    const scheduled = { region, stages: scheduleNamed(region.kind)({ region, target, buffers }) };
+    known.set(key, scheduled);
+    return scheduled;
+  });
+}
+
+function rebind(stage: Stage, from: Region, to: Region): Stage {
+  const twin = (v: Value): Value => {
+    const input = from.inputs.indexOf(v);
+    if (input >= 0) return to.inputs[input]!;
+    return to.outputs[from.outputs.indexOf(v)]!;
+  };
+  // An output that is also an input (a copied weight) is only ever bound as the output by `value`.
+  const bind = (b: Binding): Binding =>
+    b.kind === 'temp'
+      ? b
+      : b.kind === 'value' && from.outputs.includes(b.value)
+        ? { ...b, value: to.outputs[from.outputs.indexOf(b.value)]! }
+        : { ...b, value: twin(b.value) };
+  return { ...stage, bindings: stage.bindings.map(bind) };
+}
+
+/** Equal for regions whose schedules are equal up to the values they are bound to. */
+function signature(region: Region, program: Partition): string {
+  const numbers = new Map<Value, number>();
+  const lines: string[] = [region.kind];
+  const inputs = new Map(region.inputs.map((v, i) => [v, i]));
+  const visit = (v: Value, isRoot: boolean): number => {
+    const seen = numbers.get(v);
+    if (seen !== undefined) return seen;
+    const input = inputs.get(v);
+    let line: string;
+    if (input !== undefined && !(isRoot && !program.isStatic(v)))
+      line = `in${input}${program.isStatic(v) ? '!' : ''} ${printType(v.type)}`;
+    else if (uniformConstant(v) !== undefined) line = `const ${uniformConstant(v)} ${printType(v.type)}`;
+    else {
+      const operands = v.inputs.map((x) => visit(x, false));
+      const attrs = Object.entries(v.attrs).map(([k, a]) => `${k}=${attrKey(a)}`);
+      line = `${v.op.name}(${operands.join(',')}) {${attrs.join(';')}} ${printType(v.type)} ${shapeKey(v)}`;
+    }
+    numbers.set(v, lines.length);
+    lines.push(line);
+    return lines.length - 1;
+  };
+  for (const v of [region.root, ...region.epilogue]) visit(v, true);
+  lines.push(`out ${region.outputs.map((v) => visit(v, true)).join(',')}`);
+  return lines.join('\n');
+}
+
+/** Symbols print by name only; their ranges are part of the type. */
+const shapeKey = (v: Value): string =>
+  v.type.kind === 'tuple'
+    ? ''
+    : typeOf(v)
+        .shape.map((d) => (typeof d === 'number' ? d : `e${d.id}`))
+        .join(',');
+
+const objectKeys = new WeakMap<object, number>();
+let nextKey = 0;
+function attrKey(a: AttrValue): string {
+  if (a === undefined || typeof a !== 'object') return String(a);
+  if (Array.isArray(a)) return `[${(a as readonly AttrValue[]).map(attrKey).join(',')}]`;
+  if ('lanes' in a) return `e${(a as Expr).id}`;
+  let key = objectKeys.get(a);
+  if (key === undefined) objectKeys.set(a, (key = nextKey++));
+  return `o${key}`;
+}

@@ -1,0 +1,16 @@
+/** Which schedule implements which kind of region. */
+import type { RegionKind } from '../region.ts';
+import type { Schedule } from './context.ts';
+import { scheduleElement } from './element.ts';
+import { scheduleMatmul } from './matmul.ts';
+
+const SCHEDULES: Partial<Record<RegionKind, Schedule>> = {
+  element: scheduleElement,
+  matmul: scheduleMatmul,
+};
+
+export function scheduleNamed(kind: RegionKind): Schedule {
+  const schedule = SCHEDULES[kind];
+  if (!schedule) throw new Error(`no schedule for ${kind}`);
+  return schedule;
+}
