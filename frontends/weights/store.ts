@@ -1,7 +1,9 @@
 import { CompileError, fail } from '../../ir/diagnostic.ts';
 import { isFloat, type Scalar, sizeOf } from '../../ir/dtype.ts';
-import type { WeightStore, WeightTensor } from '../../ir/weights.ts';
+import { aligned, toFloat32, type WeightStore, type WeightTensor } from '../../ir/weights.ts';
 import { formatShape, quote } from './message.ts';
+
+export { toFloat32 };
 
 /** A weight store that was read from files. */
 export interface FileStore extends WeightStore {
@@ -22,42 +24,6 @@ export function countElements(shape: readonly number[]): number | undefined {
 /** Bytes of a tensor, or undefined where that overflows. */
 export function tensorBytes(dtype: Scalar, shape: readonly number[]): number | undefined {
   return countElements([...shape, sizeOf(dtype)]);
-}
-
-/**
- * The values of a float tensor as f32: exact from f16, bf16 and f32 (NaN payloads kept), rounded to nearest even from
- * f64. An aligned f32 tensor is answered as a view of its bytes, so treat the result as read-only.
- *
- * @throws CompileError `dtype` when the tensor is not of a float type
- */
-export function toFloat32(tensor: WeightTensor): Float32Array {
-  const { dtype } = tensor;
-  switch (dtype) {
-    case 'f32': {
-      const bytes = aligned(tensor.bytes, 4);
-      return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-    }
-    case 'f64': {
-      const bytes = aligned(tensor.bytes, 8);
-      return new Float32Array(new Float64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8));
-    }
-    case 'f16':
-    case 'bf16': {
-      const bytes = aligned(tensor.bytes, 2);
-      const stored = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-      // Written as bit patterns: a NaN that passes through a number may lose its payload.
-      const words = new Uint32Array(stored.length);
-      if (dtype === 'f16') {
-        const table = halfTable();
-        for (let i = 0; i < stored.length; i++) words[i] = table[stored[i]!]!;
-      } else {
-        for (let i = 0; i < stored.length; i++) words[i] = stored[i]! << 16;
-      }
-      return new Float32Array(words.buffer);
-    }
-    default:
-      return fail('dtype', `a ${dtype} tensor of shape ${formatShape(tensor.shape)} does not hold floats`);
-  }
 }
 
 /**
@@ -187,32 +153,4 @@ function prefixHelp(missing: readonly string[], extra: readonly string[]): strin
   const present = new Set(extra);
   const found = missing.filter((name) => present.has(prefix + name)).length;
   return `${found} of the missing names are present after the prefix ${quote(prefix)}; strip it from the file`;
-}
-
-/** `bytes` itself, or a copy of it where its offset is not a multiple of `size`. (`slice` of a Buffer is no copy.) */
-function aligned(bytes: Uint8Array, size: number): Uint8Array {
-  return bytes.byteOffset % size === 0 ? bytes : new Uint8Array(bytes);
-}
-
-let halves: Uint32Array | undefined;
-
-/** The f32 pattern of every f16 pattern (256 KiB, made once). */
-function halfTable(): Uint32Array {
-  if (halves !== undefined) return halves;
-  halves = new Uint32Array(0x10000);
-  for (let half = 0; half < 0x10000; half++) {
-    const sign = (half & 0x8000) << 16;
-    let exponent = (half >> 10) & 0x1f;
-    let mantissa = half & 0x3ff;
-    if (exponent === 0x1f) exponent = 0xff;
-    else if (exponent !== 0) exponent += 112;
-    else if (mantissa !== 0) {
-      // A subnormal f16 is a normal f32: shift the leading one up to the implicit place.
-      const shift = Math.clz32(mantissa) - 21;
-      mantissa = (mantissa << shift) & 0x3ff;
-      exponent = 113 - shift;
-    }
-    halves[half] = sign | (exponent << 23) | (mantissa << 13);
-  }
-  return halves;
 }

@@ -1,0 +1,223 @@
+/** Weights as the kernels want them: evaluated, packed, laid side by side and written as one file. */
+import { createHash } from 'node:crypto';
+import { fail } from '../ir/diagnostic.ts';
+import { isFloat, type Scalar, sizeOf } from '../ir/dtype.ts';
+import { evaluate } from '../ir/evaluate.ts';
+import { graph, typeOf, type Value } from '../ir/graph.ts';
+import type { Nd } from '../ir/nd.ts';
+import { staticShape } from '../ir/type.ts';
+import { toFloat32, toHalf, type WeightStore } from '../ir/weights.ts';
+import type { WeightSegment, WeightsInfo } from '../runtime/manifest.ts';
+import type { WeightPlaces } from './plan.ts';
+import type { WeightLayout } from './region.ts';
+
+/** Columns of one panel; see `schedule/matmul.ts`. */
+const PANEL = 8;
+const ALIGN = 64;
+/** Bytes of one checksum block: small enough to overlap hashing with reading. */
+const BLOCK = 8 << 20;
+
+type Data = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
+
+interface Placed {
+  readonly value: Value;
+  readonly layout: WeightLayout;
+  readonly offset: number;
+  readonly elements: number;
+  readonly dtype: Scalar;
+}
+
+export class WeightPlan implements WeightPlaces {
+  private readonly placed = new Map<Value, Placed[]>();
+  private readonly order: Placed[] = [];
+  /** Bytes of the weight memory so far. */
+  bytes = 0;
+
+  place(value: Value, layout: WeightLayout): number {
+    const known = this.placed.get(value)?.find((p) => p.layout.kind === layout.kind);
+    if (known) return known.offset;
+    const type = typeOf(value);
+    const shape = staticShape(type.shape);
+    if (!shape) throw new Error('weights have static shapes');
+    const elements =
+      layout.kind === 'plain' ? shape.reduce((n, d) => n * d, 1) : Math.ceil(layout.n / PANEL) * PANEL * layout.k;
+    const entry: Placed = { value, layout, offset: this.bytes, elements, dtype: type.dtype };
+    const list = this.placed.get(value);
+    if (list) list.push(entry);
+    else this.placed.set(value, [entry]);
+    this.order.push(entry);
+    this.bytes = Math.ceil((this.bytes + elements * sizeOf(type.dtype)) / ALIGN) * ALIGN;
+    return entry.offset;
+  }
+
+  /** The file's bytes and what the manifest says of them. `storage` f16 halves floats that fit it; others stay f32. */
+  write(store: WeightStore, storage: 'f32' | 'f16', file: string): { bytes: Uint8Array; info: WeightsInfo } {
+    const half = (p: Placed): boolean => storage === 'f16' && p.dtype === 'f32';
+    const total = this.order.reduce((n, p) => n + p.elements * (half(p) ? 2 : sizeOf(p.dtype)), 0);
+    const bytes = new Uint8Array(total);
+    const segments: WeightSegment[] = [];
+    let at = 0;
+    for (const p of this.order) {
+      const packed = pack(evaluateStatic(p.value, store), p);
+      const stored = half(p) ? toHalf(packed as Float32Array) : packed;
+      bytes.set(new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength), at);
+      segments.push({ from: at, bytes: stored.byteLength, to: p.offset, stored: half(p) ? 'f16' : 'raw' });
+      at += stored.byteLength;
+    }
+    const sha256: string[] = [];
+    for (let from = 0; from < total; from += BLOCK)
+      sha256.push(
+        createHash('sha256')
+          .update(bytes.subarray(from, from + BLOCK))
+          .digest('hex'),
+      );
+    return { bytes, info: { file, bytes: total, memory: this.bytes, segments, block: BLOCK, sha256 } };
+  }
+}
+
+function pack(data: Data, { layout, elements }: Placed): Data {
+  if (layout.kind === 'plain') return data;
+  const { k, n, transposed } = layout;
+  const from = data as Float32Array;
+  const out = new Float32Array(elements);
+  for (let panel = 0; panel * PANEL < n; panel++) {
+    const columns = Math.min(PANEL, n - panel * PANEL);
+    const base = panel * PANEL * k;
+    if (transposed)
+      for (let j = 0; j < columns; j++) {
+        const row = (panel * PANEL + j) * k;
+        for (let i = 0; i < k; i++) out[base + i * PANEL + j] = from[row + i]!;
+      }
+    else
+      for (let i = 0; i < k; i++)
+        for (let j = 0; j < columns; j++) out[base + i * PANEL + j] = from[i * n + panel * PANEL + j]!;
+  }
+  return out;
+}
+
+/** Bytes of a value that depends on parameters and constants alone, in the element type's natural array. */
+export function evaluateStatic(value: Value, store: WeightStore): Data {
+  switch (value.op.name) {
+    case 'param':
+      return parameter(value, store);
+    case 'constant':
+      return fromNd(value.attrs['value'] as Nd);
+    case 'reshape':
+      return evaluateStatic(value.inputs[0]!, store);
+    case 'concat': {
+      // Rows of whole operands stand one after another.
+      const outer = typeOf(value).shape.slice(0, Number(value.attrs['axis']));
+      if (value.attrs['axis'] === 0 || outer.every((d) => d === 1))
+        return join(value.inputs.map((x) => evaluateStatic(x, store)));
+    }
+  }
+  const leaves = new Map<string, Nd>();
+  const result = evaluate(graph('weights', [], [['value', value]]), {
+    inputs: {},
+    params: (name: string) => {
+      const known = leaves.get(name);
+      if (known) return known;
+      const param = findParam(value, name);
+      const data = parameter(param, store);
+      const made: Nd = {
+        dtype: typeOf(param).dtype,
+        shape: staticShape(typeOf(param).shape)!,
+        data: Float64Array.from(data as Float32Array, Number),
+      };
+      leaves.set(name, made);
+      return made;
+    },
+  });
+  return fromNd(result['value']!);
+}
+
+function findParam(root: Value, name: string): Value {
+  const stack = [root];
+  for (let v = stack.pop(); v; v = stack.pop()) {
+    if (v.op.name === 'param' && v.attrs['name'] === name) return v;
+    stack.push(...v.inputs);
+  }
+  throw new Error(`parameter ${name} is not below this value`);
+}
+
+function parameter(param: Value, store: WeightStore): Data {
+  const name = String(param.attrs['name']);
+  const stored = store.get(name);
+  const type = typeOf(param);
+  if (!stored) return fail('weights', `${store.source} has no tensor "${name}"`, { loc: param.loc });
+  if (stored.shape.join() !== type.shape.join())
+    fail('weights', `tensor "${name}" is [${stored.shape.join(', ')}], the model needs [${type.shape.join(', ')}]`, {
+      loc: param.loc,
+    });
+  if (type.dtype === 'f32' && isFloat(stored.dtype)) return toFloat32(stored);
+  if (type.dtype !== stored.dtype)
+    fail('dtype', `tensor "${name}" is ${stored.dtype}, the model needs ${type.dtype}`, { loc: param.loc });
+  const { buffer, byteOffset, byteLength } = stored.bytes.slice();
+  switch (type.dtype) {
+    case 'f64':
+      return new Float64Array(buffer, byteOffset, byteLength / 8);
+    case 'i64':
+    case 'u64':
+      return new BigInt64Array(buffer, byteOffset, byteLength / 8);
+    case 'i32':
+    case 'u32':
+      return new Int32Array(buffer, byteOffset, byteLength / 4);
+    default:
+      return new Uint8Array(buffer, byteOffset, byteLength);
+  }
+}
+
+function fromNd({ dtype, data }: Nd): Data {
+  switch (dtype) {
+    case 'f32':
+      return Float32Array.from(data);
+    case 'f64':
+      return Float64Array.from(data);
+    case 'i64':
+    case 'u64':
+      return BigInt64Array.from(data, BigInt);
+    case 'i32':
+    case 'u32':
+      return Int32Array.from(data, (x) => x | 0);
+    case 'i8':
+    case 'u8':
+    case 'bool':
+      return Uint8Array.from(data);
+    case 'i16':
+    case 'u16':
+      return new Uint8Array(Uint16Array.from(data).buffer);
+    case 'f16':
+      return new Uint8Array(toHalf(Float32Array.from(data)).buffer);
+    case 'bf16':
+      return new Uint8Array(
+        Uint16Array.from(data, (x) => new Uint32Array(Float32Array.of(x).buffer)[0]! >>> 16).buffer,
+      );
+  }
+}
+
+function join(parts: readonly Data[]): Data {
+  const first = parts[0]!;
+  const length = parts.reduce((n, p) => n + p.length, 0);
+  if (first instanceof Float32Array) {
+    const out = new Float32Array(length);
+    let at = 0;
+    for (const p of parts as readonly Float32Array[]) {
+      out.set(p, at);
+      at += p.length;
+    }
+    return out;
+  }
+  const bytes = new Uint8Array(length * first.BYTES_PER_ELEMENT);
+  let at = 0;
+  for (const p of parts) {
+    bytes.set(new Uint8Array(p.buffer, p.byteOffset, p.byteLength), at);
+    at += p.byteLength;
+  }
+  return first instanceof BigInt64Array
+    ? new BigInt64Array(bytes.buffer)
+    : first instanceof Float64Array
+      ? new Float64Array(bytes.buffer)
+      : first instanceof Int32Array
+        ? new Int32Array(bytes.buffer)
+        : bytes;
+}
