@@ -34,7 +34,7 @@ const FLOAT: Partial<Record<Expr['op'], (a: number, b: number, c: number) => num
 const view = new DataView(new ArrayBuffer(8));
 
 /** The bits of `x` in `from`, read as `to`, which has the same width. */
-function reinterpret(x: number, from: Scalar, to: Scalar): number {
+export function reinterpret(x: number, from: Scalar, to: Scalar): number {
   switch (from) {
     case 'f64': view.setFloat64(0, x); break;
     case 'f32': view.setFloat32(0, x); break;
