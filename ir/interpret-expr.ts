@@ -1,8 +1,8 @@
 /** Expressions of kernels compiled once to closures over a frame of slots. */
 import type { Scalar } from './dtype.ts';
-import { exprNodes, type Buffer, type Expr, type Var } from './expr.ts';
-import { KernelFault, type Actor, type Memory } from './interpret-memory.ts';
-import { scalarFunction, type FmaRounding, type ScalarFunction } from './interpret-scalar.ts';
+import { type Buffer, type Expr, exprNodes, type Var } from './expr.ts';
+import { type Actor, KernelFault, type Memory } from './interpret-memory.ts';
+import { type FmaRounding, type ScalarFunction, scalarFunction } from './interpret-scalar.ts';
 import { printExpr } from './print.ts';
 
 /** State of one invocation. */
@@ -21,7 +21,9 @@ export interface Frame extends Actor {
 export type ScalarCode = (f: Frame) => number;
 export type VectorCode = (f: Frame) => readonly number[];
 /** A scalar or a vector closure, by `lanes` of the expression. */
-export type Code = { readonly lanes: 1; readonly run: ScalarCode } | { readonly lanes: number; readonly run: VectorCode };
+export type Code =
+  | { readonly lanes: 1; readonly run: ScalarCode }
+  | { readonly lanes: number; readonly run: VectorCode };
 
 export type Intrinsics = Readonly<Record<string, (...args: number[]) => number>>;
 
@@ -116,7 +118,11 @@ class ExprCompiler {
         const args = e.args.map((a) => this.#scalar(a));
         return (frame) => f(...args.map((a) => a(frame)));
       }
-      case 'splat': case 'shuffle': case 'vec': case 'operand': return this.#fault(`${printExpr(e)} cannot stand in a kernel`);
+      case 'splat':
+      case 'shuffle':
+      case 'vec':
+      case 'operand':
+        return this.#fault(`${printExpr(e)} cannot stand in a kernel`);
     }
     const f = this.#function(e);
     const [a, b, c] = e.args.map((x) => this.#scalar(x));
@@ -171,7 +177,10 @@ class ExprCompiler {
           return fill(lanes, (lane) => f(...values.map((v) => v[lane]!)));
         };
       }
-      case 'sym': case 'extract': case 'operand': return this.#fault(`${printExpr(e)} cannot have ${lanes} lanes`);
+      case 'sym':
+      case 'extract':
+      case 'operand':
+        return this.#fault(`${printExpr(e)} cannot have ${lanes} lanes`);
     }
     const f = this.#function(e);
     const [a, b, c] = e.args.map((x) => this.#lanewise(x, lanes));
@@ -183,19 +192,25 @@ class ExprCompiler {
 
   /** An operand of a vector operator; all have its lanes. */
   #lanewise(e: Expr, lanes: number): VectorCode {
-    return e.lanes === lanes ? this.#vector(e) : this.#fault(`${printExpr(e)} has ${e.lanes} lanes, its reader ${lanes}`);
+    return e.lanes === lanes
+      ? this.#vector(e)
+      : this.#fault(`${printExpr(e)} has ${e.lanes} lanes, its reader ${lanes}`);
   }
 
   #function(e: Expr): ScalarFunction {
     const from: Scalar = e.args[0]!.dtype;
     const f = scalarFunction(e.op, e.dtype, from, this.#cx.fma);
-    const integerDivision = (e.op === 'div' || e.op === 'rem' || e.op === 'floordiv' || e.op === 'floormod') && e.dtype[0] !== 'f' && e.dtype !== 'bf16';
+    const integerDivision =
+      (e.op === 'div' || e.op === 'rem' || e.op === 'floordiv' || e.op === 'floormod') &&
+      e.dtype[0] !== 'f' &&
+      e.dtype !== 'bf16';
     if (!integerDivision) return f;
     return (a, b, c) => (b === 0 ? this.#fault(`division by zero in ${printExpr(e)}`) : f(a, b, c));
   }
 
   #memory(buffer: Buffer): number {
-    if (buffer.access === 'write' && buffer.space === 'global') this.#fault(`reads ${buffer.name}, which is declared write-only`);
+    if (buffer.access === 'write' && buffer.space === 'global')
+      this.#fault(`reads ${buffer.name}, which is declared write-only`);
     return this.#cx.memoryOf(buffer);
   }
 

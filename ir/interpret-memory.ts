@@ -80,8 +80,7 @@ export class Memory {
 
   #noteRead(t: Trace, at: number, by: Actor): void {
     const group = t.writeGroup[at]!;
-    if (group !== NOBODY && group !== by.group)
-      this.#race(at, by, `reads what workgroup ${group} writes`);
+    if (group !== NOBODY && group !== by.group) this.#race(at, by, `reads what workgroup ${group} writes`);
     if (group === by.group && t.writePhase[at] === by.phase && t.writer[at] !== by.who)
       this.#race(at, by, `reads what invocation ${t.writer[at]!} writes with no barrier between`);
     const known = t.readGroup[at]!;
@@ -101,7 +100,11 @@ export class Memory {
       if (wrote !== NOBODY && wrote !== by.group)
         this.#race(at, by, `overwrites ${this.data[at]!} of workgroup ${wrote} with ${value}`);
       if (wrote === by.group && t.writePhase[at] === by.phase && t.writer[at] !== by.who)
-        this.#race(at, by, `overwrites ${this.data[at]!} of invocation ${t.writer[at]!} with ${value} and no barrier between`);
+        this.#race(
+          at,
+          by,
+          `overwrites ${this.data[at]!} of invocation ${t.writer[at]!} with ${value} and no barrier between`,
+        );
       if (read !== NOBODY && read !== by.group)
         this.#race(at, by, `writes what ${read === SEVERAL ? 'other workgroups read' : `workgroup ${read} reads`}`);
       if (read === by.group && t.readPhase[at] === by.phase && t.reader[at] !== by.who)
@@ -113,7 +116,10 @@ export class Memory {
   }
 
   #outside(verb: string, at: number): never {
-    throw new KernelFault(this.#kernel, `${verb} ${this.#name}[${at}], outside its ${this.size} elements (${this.#space})`);
+    throw new KernelFault(
+      this.#kernel,
+      `${verb} ${this.#name}[${at}], outside its ${this.size} elements (${this.#space})`,
+    );
   }
 
   #race(at: number, by: Actor, what: string): never {

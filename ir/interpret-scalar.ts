@@ -1,7 +1,7 @@
 /** Single scalar operators of kernels as functions of numbers, rounded as their dtype demands. */
 import { isFloat, roundTo, type Scalar } from './dtype.ts';
-import type { ExprOp } from './expr.ts';
 import { reinterpret } from './evaluate-expr.ts';
+import type { ExprOp } from './expr.ts';
 import { foldScalar } from './simplify.ts';
 import { erf } from './special.ts';
 
@@ -10,7 +10,12 @@ export type FmaRounding = 'separate' | 'fused';
 export type ScalarFunction = (a: number, b: number, c: number) => number;
 
 const FLOAT_FUNCTIONS: Partial<Record<ExprOp, (x: number) => number>> = {
-  exp: Math.exp, log: Math.log, tanh: Math.tanh, sin: Math.sin, cos: Math.cos, erf,
+  exp: Math.exp,
+  log: Math.log,
+  tanh: Math.tanh,
+  sin: Math.sin,
+  cos: Math.cos,
+  erf,
 };
 
 /** The common cases without the generality of `foldScalar`, which defines them. */

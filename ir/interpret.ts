@@ -3,8 +3,17 @@
  * of a workgroup as coroutines that meet at barriers. Slow and strict on purpose: what passes here is a correct kernel,
  * whatever a target then does to it.
  */
-import { exprNodes, type Buffer, type Expr } from './expr.ts';
-import { assign, compileExpr, nameOf, type ExprContext, type Frame, type Intrinsics, type ScalarCode, type VectorCode } from './interpret-expr.ts';
+import { type Buffer, type Expr, exprNodes } from './expr.ts';
+import {
+  assign,
+  compileExpr,
+  type ExprContext,
+  type Frame,
+  type Intrinsics,
+  nameOf,
+  type ScalarCode,
+  type VectorCode,
+} from './interpret-expr.ts';
 import { KernelFault, Memory, type Numbers } from './interpret-memory.ts';
 import type { FmaRounding } from './interpret-scalar.ts';
 import { eachStmt, type Kernel, type Stmt } from './kernel.ts';
@@ -85,7 +94,13 @@ class KernelCompiler implements ExprContext {
     const memories = this.#memories();
     const code = this.#grid(this.#kernel.body);
     code({
-      group: 0, who: 0, phase: 0, scalars: new Array<number>(this.#slotCount).fill(NaN), vectors: [], memories, thread: [0, 0],
+      group: 0,
+      who: 0,
+      phase: 0,
+      scalars: new Array<number>(this.#slotCount).fill(NaN),
+      vectors: [],
+      memories,
+      thread: [0, 0],
     });
   }
 
@@ -174,7 +189,8 @@ class KernelCompiler implements ExprContext {
         const reverse = this.#options.order === 'reverse';
         return (f: Frame): void => {
           const iterations: number[] = [];
-          for (let i = from(f); i < to(f); i += s.step) if (!chunk || (i >= chunk[0] && i < chunk[1])) iterations.push(i);
+          for (let i = from(f); i < to(f); i += s.step)
+            if (!chunk || (i >= chunk[0] && i < chunk[1])) iterations.push(i);
           for (const i of reverse ? iterations.reverse() : iterations) {
             f.scalars[slot] = i;
             run(f);
@@ -193,7 +209,9 @@ class KernelCompiler implements ExprContext {
     this.#workgroup = { loops, scope: this.#scope };
     const code = this.#scoped(() => this.#block(body));
     this.#workgroup = undefined;
-    const scratch = this.#kernel.buffers.flatMap((b, at) => (b.space === 'global' ? [] : [{ b, at, size: this.#sizeOf(b) }]));
+    const scratch = this.#kernel.buffers.flatMap((b, at) =>
+      b.space === 'global' ? [] : [{ b, at, size: this.#sizeOf(b) }],
+    );
     return (f) => {
       f.group = this.#groups++;
       const size: [number, number] = [1, 1];
@@ -222,7 +240,9 @@ class KernelCompiler implements ExprContext {
       if (new Set(at).size > 1) {
         const waiting = at.filter((b) => b !== undefined).length;
         const which = [...new Set(at.filter((b) => b !== undefined))].map((b) => `#${b}`).join(' and ');
-        this.#fault(`${waiting} of ${at.length} invocations wait at barrier ${which} while others do not (workgroup ${frames[0]!.group})`);
+        this.#fault(
+          `${waiting} of ${at.length} invocations wait at barrier ${which} while others do not (workgroup ${frames[0]!.group})`,
+        );
       }
       if (at[0] === undefined) return;
       for (const f of frames) f.phase++;
@@ -237,8 +257,10 @@ class KernelCompiler implements ExprContext {
 
   #stmt(s: Stmt): StmtCode {
     switch (s.kind) {
-      case 'for': return s.bind === 'serial' ? this.#serial(s) : this.#thread(s);
-      case 'let': case 'var': {
+      case 'for':
+        return s.bind === 'serial' ? this.#serial(s) : this.#thread(s);
+      case 'let':
+      case 'var': {
         this.#same(s);
         const value = compileExpr(s.value, this);
         return { run: assign(this.#define(s.v, s.kind === 'var'), value) };
@@ -249,9 +271,12 @@ class KernelCompiler implements ExprContext {
         if (!this.#scope.get(s.v)) this.#fault(`${nameOf(s.v)} is set, but is no var`);
         return { run: assign(slot, compileExpr(s.value, this)) };
       }
-      case 'store': return { run: this.#store(s) };
-      case 'if': return this.#if(s);
-      case 'barrier': return { steps: barrier(this.#barriers++) };
+      case 'store':
+        return { run: this.#store(s) };
+      case 'if':
+        return this.#if(s);
+      case 'barrier':
+        return { steps: barrier(this.#barriers++) };
     }
   }
 
@@ -324,7 +349,8 @@ class KernelCompiler implements ExprContext {
   /** Each invocation runs its own iteration, if the loop has one for it. */
   #thread(s: Loop): StmtCode {
     const group = this.#workgroup;
-    if (s.bind.startsWith('grid.') || !group) return this.#fault(`loop over ${nameOf(s.v)}: ${s.bind} stands below other statements`);
+    if (s.bind.startsWith('grid.') || !group)
+      return this.#fault(`loop over ${nameOf(s.v)}: ${s.bind} stands below other statements`);
     for (const e of [s.from, s.to])
       for (const leaf of exprNodes(e))
         if ((leaf.op === 'var' && !group.scope.has(leaf)) || leaf.op === 'load')
@@ -392,4 +418,3 @@ function stepsOf(code: StmtCode): Steps {
     run(f);
   };
 }
-

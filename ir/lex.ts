@@ -1,10 +1,22 @@
 /** Tokens of the textual IR, read on demand, each with its position. */
-import { fail, type Diagnostic, type Loc } from './diagnostic.ts';
+import { type Diagnostic, fail, type Loc } from './diagnostic.ts';
 
 export type Token =
   | { readonly kind: 'id' | 'string' | 'punct'; readonly text: string; readonly at: number; readonly end: number }
-  | { readonly kind: 'value'; readonly text: string; readonly quoted: boolean; readonly at: number; readonly end: number }
-  | { readonly kind: 'number'; readonly text: string; readonly number: number; readonly at: number; readonly end: number }
+  | {
+      readonly kind: 'value';
+      readonly text: string;
+      readonly quoted: boolean;
+      readonly at: number;
+      readonly end: number;
+    }
+  | {
+      readonly kind: 'number';
+      readonly text: string;
+      readonly number: number;
+      readonly at: number;
+      readonly end: number;
+    }
   | { readonly kind: 'loc'; readonly text: string; readonly loc: Loc; readonly at: number; readonly end: number }
   | { readonly kind: 'end'; readonly text: string; readonly at: number; readonly end: number };
 
@@ -117,7 +129,8 @@ export class Lexer {
     const id = match(ID, source, at);
     if (id !== undefined) return { kind: 'id', text: id, at, end: at + id.length };
     const digits = match(NUMBER, source, at);
-    if (digits !== undefined) return { kind: 'number', text: digits, number: Number(digits), at, end: at + digits.length };
+    if (digits !== undefined)
+      return { kind: 'number', text: digits, number: Number(digits), at, end: at + digits.length };
     const punct = match(PUNCT, source, at);
     if (punct !== undefined) return { kind: 'punct', text: punct, at, end: at + punct.length };
     return this.error(`unexpected character ${JSON.stringify(char)}`, { at, end: at + 1 });

@@ -1,6 +1,6 @@
 /** Scalar expressions from text: sizes over symbols, masks over coordinates. The inverse of `printExpr`. */
 import { isFloat, isScalar, type Scalar } from './dtype.ts';
-import { BINARY, TERNARY, UNARY, type BinaryOp, type Expr, type ExprOp, type UnaryOp } from './expr.ts';
+import { BINARY, type BinaryOp, type Expr, type ExprOp, TERNARY, UNARY, type UnaryOp } from './expr.ts';
 import type { Lexer, Token } from './lex.ts';
 import { INFIX, printType } from './print.ts';
 import { binary, bitcast, bool, cast, fma, literal, operand, select, unary } from './scalar.ts';
@@ -30,7 +30,9 @@ interface Node {
 /** Deeper than any written expression, shallow enough for the recursive algebra of `simplify.ts`. */
 const MAX_HEIGHT = 1000;
 
-const SYMBOLS = new Map(Object.entries(INFIX).map(([op, [symbol, strength]]) => [symbol, { op: op as BinaryOp, strength }]));
+const SYMBOLS = new Map(
+  Object.entries(INFIX).map(([op, [symbol, strength]]) => [symbol, { op: op as BinaryOp, strength }]),
+);
 const ARITY = new Map<string, number>([
   ...UNARY.filter((op) => !['cast', 'bitcast', 'splat', 'extract', 'neg'].includes(op)).map((op) => [op, 1] as const),
   ...BINARY.map((op) => [op, 2] as const),
@@ -43,7 +45,14 @@ export function parseExpr(lexer: Lexer, scope: ExprScope, expected: Scalar = 'i3
   return build(lexer, parseInfix(lexer, scope, 1, 0), expected);
 }
 
-function node(lexer: Lexer, op: ExprOp, dtype: Scalar | undefined, args: readonly Node[], at: Token, leaf?: number | Expr): Node {
+function node(
+  lexer: Lexer,
+  op: ExprOp,
+  dtype: Scalar | undefined,
+  args: readonly Node[],
+  at: Token,
+  leaf?: number | Expr,
+): Node {
   const height = 1 + Math.max(0, ...args.map((a) => a.height));
   if (height > MAX_HEIGHT) lexer.error(`an expression is nested more than ${MAX_HEIGHT} deep`, at);
   return { op, dtype, args, height, at, ...(leaf === undefined ? {} : { leaf }) };
@@ -54,7 +63,8 @@ function parseInfix(lexer: Lexer, scope: ExprScope, least: number, depth: number
   for (;;) {
     const token = lexer.peek;
     const infix = token.kind === 'punct' || token.kind === 'id' ? SYMBOLS.get(token.text) : undefined;
-    if (token.kind === 'value') lexer.error(`"%${token.text}" cannot stand in an expression (write "% " for the remainder)`);
+    if (token.kind === 'value')
+      lexer.error(`"%${token.text}" cannot stand in an expression (write "% " for the remainder)`);
     if (!infix || infix.strength < least) return left;
     lexer.next();
     const right = parseInfix(lexer, scope, infix.strength + 1, depth);
@@ -92,10 +102,14 @@ function parsePrefix(lexer: Lexer, scope: ExprScope, depth: number): Node {
   const known = scope.names.get(token.text);
   if (known) return node(lexer, known.op, known.dtype, [], token, known);
   switch (token.text) {
-    case 'true': return node(lexer, 'const', 'bool', [], token, bool(true));
-    case 'false': return node(lexer, 'const', 'bool', [], token, bool(false));
-    case 'inf': return node(lexer, 'const', undefined, [], token, Infinity);
-    case 'nan': return node(lexer, 'const', undefined, [], token, NaN);
+    case 'true':
+      return node(lexer, 'const', 'bool', [], token, bool(true));
+    case 'false':
+      return node(lexer, 'const', 'bool', [], token, bool(false));
+    case 'inf':
+      return node(lexer, 'const', undefined, [], token, Infinity);
+    case 'nan':
+      return node(lexer, 'const', undefined, [], token, NaN);
   }
   const names = [...scope.names.keys()];
   return lexer.error(`nothing is named "${token.text}" here`, token, {
@@ -122,7 +136,8 @@ function parseCall(lexer: Lexer, scope: ExprScope, depth: number, token: Token):
   if (arity === undefined)
     lexer.error(`there is no scalar function "${text}"`, token, { help: didYouMean(text, ARITY.keys()) });
   const args = parseList(lexer, scope, depth, ')');
-  if (args.length !== arity) lexer.error(`${text} takes ${arity} argument${arity === 1 ? '' : 's'}, not ${args.length}`, token);
+  if (args.length !== arity)
+    lexer.error(`${text} takes ${arity} argument${arity === 1 ? '' : 's'}, not ${args.length}`, token);
   if (isScalar(to)) return node(lexer, to === text ? 'cast' : 'bitcast', to, args, token);
   const typed = text === 'select' ? args.slice(1) : args;
   const dtype = COMPARISONS.has(text) ? 'bool' : typed.find((a) => a.dtype !== undefined)?.dtype;
@@ -138,7 +153,10 @@ function parseOperand(lexer: Lexer, scope: ExprScope, depth: number, token: Toke
   if (!type) lexer.error(`there is no operand ${number}: the op has ${scope.operands.length}`, token);
   const at = parseList(lexer, scope, depth, ']');
   if (at.length !== type.shape.length)
-    lexer.error(`${at.length} coordinate${at.length === 1 ? '' : 's'} for ${token.text}, which is ${printType(type)}`, token);
+    lexer.error(
+      `${at.length} coordinate${at.length === 1 ? '' : 's'} for ${token.text}, which is ${printType(type)}`,
+      token,
+    );
   return node(lexer, 'operand', type.dtype, at, token, Number(number));
 }
 
@@ -149,11 +167,17 @@ function build(lexer: Lexer, n: Node, expected: Scalar): Expr {
   const own = (fallback: Scalar): Scalar => n.args.find((a) => a.dtype !== undefined)?.dtype ?? fallback;
   try {
     switch (n.op) {
-      case 'const': return typeof n.leaf === 'number' ? exactLiteral(lexer, n.leaf, dtype, n.at) : n.leaf!;
-      case 'sym': case 'var': return n.leaf as Expr;
-      case 'operand': return operand(n.leaf as number, dtype, args('i32'));
-      case 'cast': return cast(args(literalDtype(n.args[0]!))[0]!, dtype);
-      case 'bitcast': return bitcast(args(literalDtype(n.args[0]!))[0]!, dtype);
+      case 'const':
+        return typeof n.leaf === 'number' ? exactLiteral(lexer, n.leaf, dtype, n.at) : n.leaf!;
+      case 'sym':
+      case 'var':
+        return n.leaf as Expr;
+      case 'operand':
+        return operand(n.leaf as number, dtype, args('i32'));
+      case 'cast':
+        return cast(args(literalDtype(n.args[0]!))[0]!, dtype);
+      case 'bitcast':
+        return bitcast(args(literalDtype(n.args[0]!))[0]!, dtype);
       case 'select': {
         const [c, a, b] = n.args as [Node, Node, Node];
         return select(build(lexer, c, 'bool'), build(lexer, a, dtype), build(lexer, b, dtype));
@@ -172,7 +196,8 @@ function build(lexer: Lexer, n: Node, expected: Scalar): Expr {
   }
 }
 
-const literalDtype = (n: Node): Scalar => n.dtype ?? (typeof n.leaf === 'number' && !Number.isInteger(n.leaf) ? 'f64' : 'i32');
+const literalDtype = (n: Node): Scalar =>
+  n.dtype ?? (typeof n.leaf === 'number' && !Number.isInteger(n.leaf) ? 'f64' : 'i32');
 
 function exactLiteral(lexer: Lexer, value: number, dtype: Scalar, at: Token): Expr {
   const e = literal(value, dtype);

@@ -1,19 +1,19 @@
 /** Graphs from text: the inverse of `printGraph`, with a position in every error. */
 import type { AttrSpec } from './attr.ts';
-import { CompileError, fail, printLoc, type Loc } from './diagnostic.ts';
+import { CompileError, fail, type Loc, printLoc } from './diagnostic.ts';
 import { isFloat, isScalar, roundTo, type Scalar } from './dtype.ts';
 import type { Expr } from './expr.ts';
-import { graph, type Attrs, type AttrValue, type Graph, type Value } from './graph.ts';
+import { type Attrs, type AttrValue, type Graph, graph, type Value } from './graph.ts';
 import { Lexer, type Token } from './lex.ts';
 import { countOf, type Nd } from './nd.ts';
-import { allOps, makeValue, opNamed, type OpDef } from './op.ts';
+import { allOps, makeValue, type OpDef, opNamed } from './op.ts';
 import { constant, get, input, param, project } from './ops/structural.ts';
-import { parseExpr, type ExprScope } from './parse-expr.ts';
+import { type ExprScope, parseExpr } from './parse-expr.ts';
 import { printType } from './print.ts';
 import { symbol } from './scalar.ts';
 import { didYouMean } from './suggest.ts';
 import { numberDtype } from './text.ts';
-import { dim, sameType, staticShape, tensor, tuple, type Dim, type TensorType, type ValueType } from './type.ts';
+import { type Dim, dim, sameType, staticShape, type TensorType, tensor, tuple, type ValueType } from './type.ts';
 
 const MAX_GRAPH_DEPTH = 64;
 
@@ -151,7 +151,10 @@ class Parser {
     if (!known)
       this.#lexer.error(`%${token.text} is not defined above`, token, {
         // Only a short list is searched: a text with many mistakes must not take quadratic time.
-        help: didYouMean(token.text, [...scope.values()].slice(-500).map((d) => d.at.text)),
+        help: didYouMean(
+          token.text,
+          [...scope.values()].slice(-500).map((d) => d.at.text),
+        ),
       });
     this.#lexer.next();
     return known.value;
@@ -165,7 +168,9 @@ class Parser {
     const op = this.#operator();
     const operands = this.#operands(scope);
     const types = operands.map((v) => (typeof v === 'number' ? undefined : v.type));
-    const attrs = this.#lexer.at('{') ? this.#attrs(op, types, numberDtype(operands)) : new Map<string, AttrValue | Elements>();
+    const attrs = this.#lexer.at('{')
+      ? this.#attrs(op, types, numberDtype(operands))
+      : new Map<string, AttrValue | Elements>();
     this.#lexer.expect(':', `and the type of %${at.text}`);
     const typeToken = this.#lexer.peek;
     const type = this.#type();
@@ -186,7 +191,12 @@ class Parser {
     const name = this.#lexer.identifier('the name of an op');
     const op = opNamed(name);
     if (!op)
-      this.#lexer.error(`there is no op "${name}"`, token, { help: didYouMean(name, allOps().map((o) => o.name)) });
+      this.#lexer.error(`there is no op "${name}"`, token, {
+        help: didYouMean(
+          name,
+          allOps().map((o) => o.name),
+        ),
+      });
     if (op === input.def) this.#lexer.error('inputs are declared in the head of the graph', token);
     return op;
   }
@@ -201,21 +211,31 @@ class Parser {
   }
 
   #make(
-    op: OpDef, operands: readonly Operand[], attrs: ReadonlyMap<string, AttrValue | Elements>, type: ValueType,
-    at: Token, origin: { readonly name: string | undefined; readonly loc: Loc | undefined },
+    op: OpDef,
+    operands: readonly Operand[],
+    attrs: ReadonlyMap<string, AttrValue | Elements>,
+    type: ValueType,
+    at: Token,
+    origin: { readonly name: string | undefined; readonly loc: Loc | undefined },
   ): Value {
     const dtype = numberDtype(operands);
     const inputs = operands.map((v) => {
       if (typeof v !== 'number') return v;
       if (dtype === undefined)
         return this.#lexer.error('a bare number needs an operand that is no constant beside it, for its dtype', at);
-      return makeValue(constant.def, [], { value: this.#elements({ items: [v], list: false, at }, dtype, []) }, { loc: origin.loc });
+      return makeValue(
+        constant.def,
+        [],
+        { value: this.#elements({ items: [v], list: false, at }, dtype, []) },
+        { loc: origin.loc },
+      );
     });
     const given: Record<string, AttrValue> = {};
     for (const [name, value] of attrs) given[name] = isElements(value) ? this.#ofType(value, type) : value;
     if (op === get.def) {
       const [from] = inputs;
-      if (inputs.length !== 1 || from?.type.kind !== 'tuple') fail('operand', 'get: takes one value with several results');
+      if (inputs.length !== 1 || from?.type.kind !== 'tuple')
+        fail('operand', 'get: takes one value with several results');
       if (typeof given['index'] !== 'number') fail('attribute', 'get: attribute index is missing');
       return project(from, given['index'], origin);
     }
@@ -237,7 +257,11 @@ class Parser {
     }
   }
 
-  #attrs(op: OpDef, types: readonly (ValueType | undefined)[], bare: Scalar | undefined): Map<string, AttrValue | Elements> {
+  #attrs(
+    op: OpDef,
+    types: readonly (ValueType | undefined)[],
+    bare: Scalar | undefined,
+  ): Map<string, AttrValue | Elements> {
     const attrs = new Map<string, AttrValue | Elements>();
     const operands = types.map((t): TensorType => (t?.kind === 'tensor' ? t : tensor(bare ?? 'f32', [])));
     this.#lexer.expect('{', 'before attributes');
@@ -272,19 +296,26 @@ class Parser {
   #attr(op: OpDef | undefined, schema: AttrSpec, operands: readonly TensorType[], name: string): AttrValue | Elements {
     const lexer = this.#lexer;
     switch (schema.kind) {
-      case 'int': case 'float': return this.#number(`a number for ${name}`);
+      case 'int':
+      case 'float':
+        return this.#number(`a number for ${name}`);
       case 'bool':
         if (lexer.accept('true')) return true;
         return lexer.accept('false') ? false : lexer.unexpected(`true or false for ${name}`);
-      case 'string': return this.#string(`a string for ${name}`);
-      case 'dtype': return this.#dtype();
-      case 'dim': return this.#dim();
+      case 'string':
+        return this.#string(`a string for ${name}`);
+      case 'dtype':
+        return this.#dtype();
+      case 'dim':
+        return this.#dim();
       case 'expr': {
         const names = new Map([...this.#symbols, ...Object.entries(schema.coords ?? {})]);
         return parseExpr(lexer, { names, operands }, 'f32');
       }
-      case 'graph': return this.#graph();
-      case 'tensor': return op === constant.def ? this.#bareElements() : this.#tensor();
+      case 'graph':
+        return this.#graph();
+      case 'tensor':
+        return op === constant.def ? this.#bareElements() : this.#tensor();
     }
   }
 
@@ -398,7 +429,12 @@ class Parser {
 }
 
 type Scope = Map<string, { readonly value: Value; readonly at: Token }>;
-const WORDS = new Map([['inf', Infinity], ['nan', NaN], ['true', 1], ['false', 0]]);
+const WORDS = new Map([
+  ['inf', Infinity],
+  ['nan', NaN],
+  ['true', 1],
+  ['false', 0],
+]);
 
 /** `%"0"` and `%0` are different values. */
 const keyOf = (token: Token): string =>

@@ -1,9 +1,9 @@
 /** Graphs as text: deterministic, complete, and read back by `parse.ts` to the same text. */
 import type { AttrSpec } from './attr.ts';
-import { printLoc, type Loc } from './diagnostic.ts';
+import { type Loc, printLoc } from './diagnostic.ts';
 import { isInt, roundTo, type Scalar } from './dtype.ts';
 import type { Expr, Sym } from './expr.ts';
-import { graphValues, isGraph, type AttrValue, type Graph, type Value } from './graph.ts';
+import { type AttrValue, type Graph, graphValues, isGraph, type Value } from './graph.ts';
 import { BARE_FILE, IDENTIFIER, VALUE_NAME } from './lex.ts';
 import { countOf, type Nd } from './nd.ts';
 import { printDim, printExpr, printNumber, printType } from './print.ts';
@@ -146,7 +146,11 @@ function printAttrs(value: Value, indent: string, options: PrintOptions, symbols
 }
 
 function printAttr(
-  attr: AttrValue, schema: AttrSpec, indent: string, options: PrintOptions, symbols: Set<Expr>,
+  attr: AttrValue,
+  schema: AttrSpec,
+  indent: string,
+  options: PrintOptions,
+  symbols: Set<Expr>,
 ): string {
   if (Array.isArray(attr))
     return `[${(attr as readonly AttrValue[]).map((a) => printAttr(a, schema, indent, options, symbols)).join(', ')}]`;

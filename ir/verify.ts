@@ -1,9 +1,9 @@
 /** What a well-formed graph is. Every pass's result is checked here, so a rule is stated once and holds everywhere. */
-import { attrProblem, type AttrSpec } from './attr.ts';
-import { CompileError, fail, printLoc, type Diagnostic } from './diagnostic.ts';
-import { exprNodes, type Expr, type Sym } from './expr.ts';
-import { graphValues, isGraph, type AttrValue, type Graph, type Value } from './graph.ts';
-import { checkArity, opNamed, type OpDef } from './op.ts';
+import { type AttrSpec, attrProblem } from './attr.ts';
+import { CompileError, type Diagnostic, fail, printLoc } from './diagnostic.ts';
+import { type Expr, exprNodes, type Sym } from './expr.ts';
+import { type AttrValue, type Graph, graphValues, isGraph, type Value } from './graph.ts';
+import { checkArity, type OpDef, opNamed } from './op.ts';
 import { printExpr, printType } from './print.ts';
 import { valueNames } from './text.ts';
 import { sameType, type TensorType, type ValueType } from './type.ts';
@@ -13,7 +13,10 @@ export const STAGES = {
   /** Every operator. */
   any: { admits: (_op: OpDef): boolean => true, why: '' },
   /** What the partitioner takes: operators defined by simpler ones have been replaced by those. */
-  lowered: { admits: (op: OpDef): boolean => op.lower.kind !== 'decompose', why: 'it must have been decomposed before' },
+  lowered: {
+    admits: (op: OpDef): boolean => op.lower.kind !== 'decompose',
+    why: 'it must have been decomposed before',
+  },
 } as const;
 
 export type Stage = keyof typeof STAGES;
@@ -66,7 +69,12 @@ class Verifier {
     if (g.outputs.size === 0) fail('verify', `graph ${g.name}: has no output`);
     for (const [name, value] of g.outputs)
       if (value.type.kind === 'tuple')
-        throw located(problem(`output "${name}" has ${value.type.items.length} results; return one with get`), g, value, inner);
+        throw located(
+          problem(`output "${name}" has ${value.type.items.length} results; return one with get`),
+          g,
+          value,
+          inner,
+        );
     this.#done.add(g);
   }
 
@@ -92,7 +100,12 @@ class Verifier {
       if (value.op.name !== 'input' || declared.has(value)) continue;
       const twin = named.has(value.attrs['name']) ? ', though another of its name is' : '';
       const rule = path.length > 1 ? '; a subgraph reads outer values only as operands' : '';
-      throw located(problem(`input "${String(value.attrs['name'])}" is not declared by graph ${g.name}${twin}${rule}`), g, value, path);
+      throw located(
+        problem(`input "${String(value.attrs['name'])}" is not declared by graph ${g.name}${twin}${rule}`),
+        g,
+        value,
+        path,
+      );
     }
   }
 
@@ -102,9 +115,13 @@ class Verifier {
     const stage = STAGES[this.#stage];
     if (!stage.admits(op)) throw problem(`${op.name} is not allowed at stage "${this.#stage}": ${stage.why}`);
     this.#type(value.type);
-    if (op.name === 'get') return checkGet(value);
+    if (op.name === 'get') {
+      checkGet(value);
+      return;
+    }
     for (const operand of value.inputs)
-      if (operand.type.kind === 'tuple') throw problem(`reads ${operand.op.name}, which has several results, without get`);
+      if (operand.type.kind === 'tuple')
+        throw problem(`reads ${operand.op.name}, which has several results, without get`);
     const types = value.inputs.map((v) => v.type as TensorType);
     checkArity(op, value.inputs.length);
     for (const name of Object.keys(value.attrs))
@@ -134,7 +151,7 @@ class Verifier {
       for (const item of attr as readonly AttrValue[]) this.#attr(name, schema, item, types, path);
       return;
     }
-    if (schema.kind === 'graph' && isGraph(attr)) return this.graph(attr, path);
+    if (schema.kind === 'graph' && isGraph(attr)) this.graph(attr, path);
     if (schema.kind === 'dim' && typeof attr !== 'number') this.#size(attr as Expr);
     if (schema.kind === 'expr') this.#expr(name, schema, attr as Expr, types);
   }
@@ -147,7 +164,9 @@ class Verifier {
         if (Object.hasOwn(coords, (e.arg as Sym).name))
           throw problem(`attribute ${name}: symbol ${printExpr(e)} has the name of a coordinate; rename the symbol`);
       } else if (e.op === 'var' && schema.coords && !Object.values(coords).includes(e)) {
-        throw problem(`attribute ${name}: ${printExpr(e)} is none of the coordinates ${Object.keys(coords).join(', ')}`);
+        throw problem(
+          `attribute ${name}: ${printExpr(e)} is none of the coordinates ${Object.keys(coords).join(', ')}`,
+        );
       } else if (e.op === 'operand') {
         checkOperandRead(name, e, types);
       } else if (e.op === 'load' || e.lanes !== 1) {
@@ -200,7 +219,8 @@ function checkGet(value: Value): void {
 function checkOperandRead(name: string, e: Expr, types: readonly TensorType[]): void {
   const type = types[e.arg as number];
   if (!type) throw problem(`attribute ${name}: ${printExpr(e)} reads an operand that is not there`);
-  if (type.dtype !== e.dtype) throw problem(`attribute ${name}: ${printExpr(e)} as ${e.dtype}, but it is ${printType(type)}`);
+  if (type.dtype !== e.dtype)
+    throw problem(`attribute ${name}: ${printExpr(e)} as ${e.dtype}, but it is ${printType(type)}`);
   if (type.shape.length !== e.args.length)
     throw problem(`attribute ${name}: ${printExpr(e)} has ${e.args.length} coordinates for ${printType(type)}`);
 }
@@ -213,22 +233,27 @@ function located(error: unknown, g: Graph, value: Value, path: readonly string[]
   const name = valueNames(g).get(value) ?? '(unnamed)';
   const extra: Partial<Diagnostic> = help === undefined ? {} : { help };
   const shown = message.startsWith(`${value.op.name}: `) ? message.slice(value.op.name.length + 2) : message;
-  return new CompileError({
-    ...extra,
-    code: 'verify',
-    message: `${name} = ${value.op.name}: ${shown}`,
-    loc: value.loc ?? loc,
-    notes: [
-      ...(code === 'verify' ? [] : [`the type rule says: ${code}`]),
-      ...notes,
-      `in graph ${path.join(' > ')}`,
-      ...operandNotes(g, value),
-    ],
-  }, { cause: error });
+  return new CompileError(
+    {
+      ...extra,
+      code: 'verify',
+      message: `${name} = ${value.op.name}: ${shown}`,
+      loc: value.loc ?? loc,
+      notes: [
+        ...(code === 'verify' ? [] : [`the type rule says: ${code}`]),
+        ...notes,
+        `in graph ${path.join(' > ')}`,
+        ...operandNotes(g, value),
+      ],
+    },
+    { cause: error },
+  );
 }
 
 function operandNotes(g: Graph, value: Value): string[] {
   const names = valueNames(g);
-  return value.inputs.map((v) =>
-    `${names.get(v) ?? '(unnamed)'} : ${printType(v.type)}   from ${v.op.name}${v.loc ? `, ${printLoc(v.loc)}` : ''}`);
+  return value.inputs.map(
+    (v) =>
+      `${names.get(v) ?? '(unnamed)'} : ${printType(v.type)}   from ${v.op.name}${v.loc ? `, ${printLoc(v.loc)}` : ''}`,
+  );
 }
