@@ -56,6 +56,7 @@ test('pooling joins the runs of all processes and keeps one opening time for eac
   const child = { openMs: 5, firstRunMs: 9, wallMs: [1, 2], cpuMs: 3, peakRssBytes: 100 };
   const pooled = pool([child, { ...child, openMs: 7, wallMs: [3], cpuMs: 6, peakRssBytes: 300 }]);
   t.deepEqual(pooled.wall, { count: 3, min: 1, p20: 1.4, median: 2 });
+  t.deepEqual(pooled.processMedians, [1.5, 3]);
   t.deepEqual(pooled.cpu, { count: 2, min: 3, p20: 3.6, median: 4.5 });
   t.deepEqual(pooled.open, { count: 2, min: 5, p20: 5.4, median: 6 });
   t.is(pooled.peakRssBytes, 200);
@@ -239,6 +240,7 @@ function row(competitor: string, threads: number, ms: number, cpuMs = ms): Measu
     competitor,
     agreement: { maxAbs: 1e-6, maxRel: 1e-7 },
     wall: time(ms),
+    processMedians: [ms],
     cpu: time(cpuMs),
     open: time(3),
     firstRun: time(4),

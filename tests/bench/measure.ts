@@ -6,7 +6,10 @@ import type { ChildReport, ChildTask } from './child-protocol.ts';
 import type { Competitor } from './competitor.ts';
 import type { BenchModel, Outputs } from './models.ts';
 import { cacheFolder } from './paths.ts';
-import { type Difference, difference, type Summary, summarize } from './stats.ts';
+import { type Difference, difference, quantile, type Summary, summarize } from './stats.ts';
+
+/** From this ratio of the slowest process's median to the fastest's a row is reported as unsteady. */
+const UNSTEADY = 1.5;
 
 /** One row of results: a competitor on a model with a number of threads, all rounds pooled. */
 export interface Measurement {
@@ -18,6 +21,8 @@ export interface Measurement {
   readonly agreement: Difference;
   /** Time of one warm run, ms. */
   readonly wall: Summary;
+  /** Median wall time of each process, ms, in order of rounds: shows when a competitor has a slow mode. */
+  readonly processMedians: readonly number[];
   /** CPU time of one warm run, all threads, ms: one mean per process. */
   readonly cpu: Summary;
   /** One number per process, ms. */
@@ -69,13 +74,20 @@ export async function measureAll(
       }
       const reports = await interleave(plan, model, threads, competitors, say);
       for (const [competitor, own] of reports) {
+        const pooled = pool(own);
+        const spread = Math.max(...pooled.processMedians) / Math.min(...pooled.processMedians);
+        if (spread > UNSTEADY) {
+          say(
+            `warning: ${model.name} ${threads}T ${competitor.name}: medians of processes differ ${spread.toFixed(1)}-fold`,
+          );
+        }
         results.push({
           model: model.name,
           macs: model.macs,
           threads,
           competitor: competitor.name,
           agreement: agreements.get(competitor) as Difference,
-          ...pool(own),
+          ...pooled,
         });
       }
     }
@@ -86,9 +98,10 @@ export async function measureAll(
 /** Rows of all processes of one competitor, as one. */
 export function pool(
   reports: readonly ChildReport[],
-): Pick<Measurement, 'wall' | 'cpu' | 'open' | 'firstRun' | 'peakRssBytes'> {
+): Pick<Measurement, 'wall' | 'processMedians' | 'cpu' | 'open' | 'firstRun' | 'peakRssBytes'> {
   return {
     wall: summarize(reports.flatMap((it) => it.wallMs)),
+    processMedians: reports.map((it) => quantile(it.wallMs, 0.5)),
     cpu: summarize(reports.map((it) => it.cpuMs)),
     open: summarize(reports.map((it) => it.openMs)),
     firstRun: summarize(reports.map((it) => it.firstRunMs)),
