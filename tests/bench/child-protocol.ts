@@ -20,8 +20,8 @@ export interface ChildReport {
   /** Wall time of each timed run, ms. */
   readonly wallMs: readonly number[];
   /**
-   * Mean CPU time of a timed run, user and system, all threads of the process, ms; 0 without timed runs. A mean over all
-   * runs, because the kernel brings the time of other running threads up to date only every few ms.
+   * Mean CPU time of a timed run, user and system, all threads of the process, ms; 0 without timed runs. A mean over
+   * all runs, because the kernel brings the time of other running threads up to date only every few ms.
    */
   readonly cpuMs: number;
   readonly peakRssBytes: number;

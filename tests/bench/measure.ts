@@ -78,7 +78,7 @@ export async function measureAll(
         const spread = Math.max(...pooled.processMedians) / Math.min(...pooled.processMedians);
         if (spread > UNSTEADY) {
           say(
-            `warning: ${model.name} ${threads}T ${competitor.name}: medians of processes differ ${spread.toFixed(1)}-fold`,
+            `warning: ${model.name} ${threads}T ${competitor.name}: process medians differ ${spread.toFixed(1)}-fold`,
           );
         }
         results.push({
