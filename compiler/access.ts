@@ -2,6 +2,7 @@
  * Elements of values as scalar expressions. A materialised value is a load from its buffer; any other is expanded
  * through its op's lowering, so that producers and consumers fuse by substitution.
  */
+import type { Scalar } from '../ir/dtype.ts';
 import type { Buffer, Expr } from '../ir/expr.ts';
 import { type Lanes, makeExpr } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
@@ -36,7 +37,7 @@ export const lowerContext = (value: Value): LowerContext<Value['attrs']> => ({
 /** The one datum of a constant whose elements are all equal. */
 export function uniformConstant(value: Value): number | undefined {
   if (value.op.name !== 'constant') return undefined;
-  const { data } = value.attrs['value'] as Nd;
+  const { data } = value.attrs.value as Nd;
   const first = data[0];
   return first !== undefined && data.every((x) => Object.is(x, first)) ? first : undefined;
 }
@@ -110,6 +111,9 @@ export function unflatten(shape: Shape, flat: Expr): Expr[] {
   return at;
 }
 
+/** Element types that stand in the four lanes of a vector register; others are computed one by one. */
+export const fillsLanes = (dtype: Scalar): boolean => dtype === 'f32' || dtype === 'i32' || dtype === 'u32';
+
 const LANEWISE = new Set<Expr['op']>([
   'neg',
   'abs',
@@ -177,6 +181,8 @@ export function packLanes(lanes: readonly Expr[]): Expr {
           e.op === first.op && e.arg === first.arg && e.dtype === first.dtype && e.args.length === first.args.length,
       )
     )
+      return vec(es);
+    if (![first, ...first.args].every((e) => fillsLanes(e.dtype) || (e.dtype === 'bool' && first.op !== 'load')))
       return vec(es);
     if (first.op === 'load') {
       const base = first.args[0]!;

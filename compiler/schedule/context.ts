@@ -1,9 +1,9 @@
 /** What every schedule works with: its region, buffers for values, the target, and the way results are stored. */
 import type { Expr } from '../../ir/expr.ts';
 import { type Buffer, exprNodes, type Lanes, type Sym } from '../../ir/expr.ts';
-import { typeOf } from '../../ir/graph.ts';
+import { typeOf, type Value } from '../../ir/graph.ts';
 import type { Block } from '../../ir/kernel.ts';
-import { eachStmt, type Stmt, stmtExprs } from '../../ir/kernel.ts';
+import { eachStmt, stmtExprs } from '../../ir/kernel.ts';
 import { add, extract, literal } from '../../ir/scalar.ts';
 import type { Shape } from '../../ir/type.ts';
 import { applyEpilogue, elementOf, flatten, packLanes, type Sources } from '../access.ts';
@@ -38,9 +38,14 @@ export function neighbours(at: readonly Expr[], lanes: Lanes, element: (at: read
  * Stores `value.lanes` neighbouring elements of the root's result, after the epilogue.
  * @param at coordinates of the first one in the root's shape
  */
-export function storeResult(cx: ScheduleContext, block: Block, at: readonly Expr[], value: Expr): void {
-  const { root, epilogue, outputs } = cx.region;
-  const output = outputs[0]!;
+export function storeResult(
+  cx: ScheduleContext,
+  block: Block,
+  at: readonly Expr[],
+  value: Expr,
+  output: Value = cx.region.outputs[0]!,
+): void {
+  const { root, epilogue } = cx.region;
   const sources = sourcesOf(cx);
   const held = epilogue.length > 0 && value.op !== 'var' ? block.let('r', value) : value;
   const axis = at.length - 1;
@@ -59,8 +64,15 @@ export function storeResult(cx: ScheduleContext, block: Block, at: readonly Expr
 }
 
 /** Stores the first `valid` lanes only. */
-export function storeLanes(cx: ScheduleContext, block: Block, at: readonly Expr[], value: Expr, valid: number): void {
-  if (valid === value.lanes) return storeResult(cx, block, at, value);
+export function storeLanes(
+  cx: ScheduleContext,
+  block: Block,
+  at: readonly Expr[],
+  value: Expr,
+  valid: number,
+  output?: Value,
+): void {
+  if (valid === value.lanes) return storeResult(cx, block, at, value, output);
   const axis = at.length - 1;
   for (let j = 0; j < valid; j++)
     storeResult(
@@ -68,6 +80,7 @@ export function storeLanes(cx: ScheduleContext, block: Block, at: readonly Expr[
       block,
       at.map((e, i) => (i === axis ? add(e, j) : e)),
       extract(value, j),
+      output,
     );
 }
 

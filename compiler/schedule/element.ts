@@ -1,11 +1,12 @@
 /** Every result element on its own: pointwise chains, movement, gathers, and whatever fused into them. */
+
 import type { Expr } from '../../ir/expr.ts';
 import { exprNodes } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import { add, ceildiv, floordiv, literal, lt, min, mul, sub, variable } from '../../ir/scalar.ts';
 import { asExpr, elements, type Shape } from '../../ir/type.ts';
-import { elementOf, packLanes, unflatten } from '../access.ts';
+import { elementOf, fillsLanes, packLanes, unflatten } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { makeStage, type ScheduleContext, sourcesOf } from './context.ts';
 
@@ -23,12 +24,6 @@ export function scheduleElement(cx: ScheduleContext): readonly Stage[] {
 
 const needsCoordinates = (e: Expr): boolean =>
   exprNodes(e).some((x) => (x.op === 'floordiv' || x.op === 'floormod') && x.dtype === 'i32');
-
-/** Types that stand in the four lanes of a vector register; wider and narrower ones are computed one by one. */
-export const fitsLanes = (e: Expr): boolean =>
-  exprNodes(e).every(
-    (x) => x.dtype === 'f32' || x.dtype === 'i32' || x.dtype === 'u32' || (x.dtype === 'bool' && x.op !== 'load'),
-  );
 
 function flatKernel(cx: ScheduleContext, shape: Shape, element: (at: readonly Expr[]) => Expr): readonly Stage[] {
   const output = cx.buffers.output(cx.region.outputs[0]!);
@@ -100,7 +95,7 @@ export function walk(
   const quads = floordiv(count, 4);
   const probe = variable('q', 'i32', 1, { from: 0, to: quads });
   const lanes = (q: Expr): Expr => packLanes([0, 1, 2, 3].map((j) => element(add(mul(q, 4), j))));
-  if (!fitsLanes(element(probe))) {
+  if (!fillsLanes(element(probe).dtype)) {
     block.for('i', 0, count, (i, body) => store(i, element(i), body));
     return;
   }

@@ -1,10 +1,12 @@
 /** Which schedule implements which kind of region. */
 import type { RegionKind } from '../region.ts';
+import { scheduleAttention } from './attention.ts';
 import type { Schedule } from './context.ts';
 import { scheduleElement } from './element.ts';
 import { scheduleMatmul } from './matmul.ts';
 
 const SCHEDULES: Partial<Record<RegionKind, Schedule>> = {
+  attention: scheduleAttention,
   element: scheduleElement,
   matmul: scheduleMatmul,
 };

@@ -2,38 +2,19 @@
  * Matrix product in register tiles: the right operand in panels of 8 columns, the left one row by row, results finished
  * by the region's epilogue before they are stored.
  *
- * M rows, N columns, K inner; R × C one register tile.
+ * M rows, N columns, K inner.
  */
 import type { Buffer, Expr } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
-import {
-  add,
-  ceildiv,
-  floordiv,
-  floormod,
-  fma,
-  ge,
-  literal,
-  load,
-  lt,
-  min,
-  mul,
-  splat,
-  sub,
-  substitute,
-  variable,
-  zero,
-} from '../../ir/scalar.ts';
+import { add, ceildiv, floordiv, literal, load, min, mul, sub, substitute, variable, zero } from '../../ir/scalar.ts';
 import { asExpr, elements, type Shape, staticShape } from '../../ir/type.ts';
-import { broadcastAt } from '../access.ts';
+import { broadcastAt, fillsLanes, flatten } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
-import { makeStage, operandAt, type ScheduleContext, storeLanes } from './context.ts';
+import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
-
-/** Columns of one packed panel. */
-export const PANEL = 8;
+import { accumulate, columnGroup, PANEL, packPanels, rowTiles } from './tile.ts';
 
 interface Product {
   readonly m: Expr;
@@ -43,107 +24,64 @@ interface Product {
   readonly batch: Shape;
   /** Row axes: the left operand's rows, with leading axes folded in when the right operand has none of its own. */
   readonly rows: Shape;
-  readonly panels: Buffer;
-  /** Elements of the panels of one batch. */
-  readonly panelStride: Expr;
+  readonly transposedA: boolean;
+  readonly transposedB: boolean;
 }
 
 export function scheduleMatmul(cx: ScheduleContext): readonly Stage[] {
   const { root } = cx.region;
   const out = typeOf(root).shape;
-  const right = root.inputs[1]!;
-  const rightType = typeOf(right);
-  const transposed = root.attrs['transposeB'] === true;
-  const transposedA = root.attrs['transposeA'] === true;
-  const k = asExpr(typeOf(root.inputs[0]!).shape.at(transposedA ? -2 : -1)!);
-  const n = asExpr(out.at(-1)!);
-  const shared = elements(rightType.shape.slice(0, -2)) === literal(1);
-  const lead = out.slice(0, -2);
-  const shape = staticShape(rightType.shape);
-  const stages: Stage[] = [];
-  let panels: Buffer;
-  const groups = ceildiv(n, PANEL);
-  if (cx.buffers.isStatic(right) && shared && shape) {
-    panels = cx.buffers.weight(right, { kind: 'panels', k: k.arg as number, n: n.arg as number, transposed });
-  } else {
-    const count = shared ? literal(1) : elements(lead);
-    panels = cx.buffers.temp('panels', rightType.dtype, mul(count, mul(groups, mul(k, PANEL))));
-    stages.push(packPanels(cx, panels, shared ? [] : lead, k, n, (at) => rightElement(cx, at, lead, transposed)));
-  }
+  const [left, right] = [typeOf(root.inputs[0]!), typeOf(root.inputs[1]!)];
+  const transposedA = root.attrs.transposeA === true;
+  const shared = elements(right.shape.slice(0, -2)) === literal(1);
   const product: Product = {
     m: shared ? elements(out.slice(0, -1)) : asExpr(out.at(-2)!),
-    n,
-    k,
-    batch: shared ? [] : lead,
+    n: asExpr(out.at(-1)!),
+    k: asExpr(left.shape.at(transposedA ? -2 : -1)!),
+    batch: shared ? [] : out.slice(0, -2),
     rows: shared ? out.slice(0, -1) : out.slice(-2, -1),
-    panels,
-    panelStride: mul(groups, mul(k, PANEL)),
+    transposedA,
+    transposedB: root.attrs.transposeB === true,
   };
-  stages.push(multiply(cx, product, transposedA));
-  return stages;
+  if (!fillsLanes(typeOf(root).dtype)) return [oneByOne(cx, product)];
+  const { panels, stages } = rightPanels(cx, product, shared);
+  return [...stages, multiply(cx, product, panels)];
 }
 
-/** Element (k, n) of the right operand for the batch `at[..-2]`. */
-function rightElement(cx: ScheduleContext, at: readonly Expr[], lead: Shape, transposed: boolean): Expr {
-  const right = typeOf(cx.region.root.inputs[1]!);
-  const [k, n] = at.slice(-2) as [Expr, Expr];
-  const batch = broadcastAt(
-    right.shape.slice(0, -2),
-    at.length - 2 === lead.length ? at.slice(0, -2) : lead.map(() => literal(0)),
-  );
-  return operandAt(cx, 1, [...batch, ...(transposed ? [n, k] : [k, n])]);
+/** The right operand in panels: packed when the bundle is made, or by a stage of its own. */
+function rightPanels(cx: ScheduleContext, p: Product, shared: boolean): { panels: Buffer; stages: Stage[] } {
+  const right = cx.region.root.inputs[1]!;
+  const { dtype, shape } = typeOf(right);
+  if (cx.buffers.isStatic(right) && shared && staticShape(shape) && dtype === 'f32') {
+    const layout = { kind: 'panels', k: p.k.arg as number, n: p.n.arg as number, transposed: p.transposedB } as const;
+    return { panels: cx.buffers.weight(right, layout), stages: [] };
+  }
+  const panels = cx.buffers.temp('panels', dtype, mul(elements(p.batch), panelElements(p)));
+  return {
+    panels,
+    stages: [packPanels(cx, panels, p, (at) => rightAt(cx, p, at.slice(0, -2), at.at(-2)!, at.at(-1)!))],
+  };
 }
 
-/** Writes `[batch][⌈N/8⌉][K][8]`, zero beyond N. */
-export function packPanels(
-  cx: ScheduleContext,
-  panels: Buffer,
-  batch: Shape,
-  k: Expr,
-  n: Expr,
-  element: (at: readonly Expr[]) => Expr,
-): Stage {
-  const groups = ceildiv(n, PANEL);
-  const units = mul(elements(batch), groups);
-  const block = new Block();
-  block.for(
-    'u',
-    0,
-    units,
-    (u, body) => {
-      const at = nameCoordinates(body, [...batch, groups], u);
-      const first = mul(at.at(-1)!, PANEL);
-      const base = mul(u, mul(k, PANEL));
-      const column = (body2: Block, from: number, to: number): void =>
-        body2.for('k', 0, k, (kk, inner) => {
-          for (let j = from; j < to; j++)
-            inner.store(panels, add(add(base, mul(kk, PANEL)), j), element([...at.slice(0, -1), kk, add(first, j)]));
-        });
-      body.if(
-        lt(add(first, PANEL - 1), n),
-        (full) => column(full, 0, PANEL),
-        (edge) => {
-          for (let j = 0; j < PANEL; j++)
-            edge.if(
-              lt(add(first, j), n),
-              (live) => column(live, j, j + 1),
-              (dead) =>
-                dead.for('k', 0, k, (kk, inner) =>
-                  inner.store(panels, add(add(base, mul(kk, PANEL)), j), zero(panels.dtype)),
-                ),
-            );
-        },
-      );
-    },
-    { bind: 'grid.x' },
-  );
-  return makeStage(cx, block, { grid: units, work: mul(k, PANEL) });
+const panelElements = (p: Product): Expr => mul(ceildiv(p.n, PANEL), mul(p.k, PANEL));
+
+function rightAt(cx: ScheduleContext, p: Product, batch: readonly Expr[], k: Expr, n: Expr): Expr {
+  const lead = typeOf(cx.region.root.inputs[1]!).shape.slice(0, -2);
+  const at = batch.length === 0 ? lead.map(() => literal(0)) : broadcastAt(lead, batch);
+  return operandAt(cx, 1, [...at, ...(p.transposedB ? [n, k] : [k, n])]);
 }
 
-function multiply(cx: ScheduleContext, p: Product, transposedA: boolean): Stage {
+/** @param at batch and row coordinates of the result */
+function leftAt(cx: ScheduleContext, p: Product, at: readonly Expr[], k: Expr): Expr {
+  const lead = broadcastAt(typeOf(cx.region.root.inputs[0]!).shape.slice(0, -2), at.slice(0, -1));
+  const m = at.at(-1)!;
+  return operandAt(cx, 0, [...lead, ...(p.transposedA ? [k, m] : [m, k])]);
+}
+
+function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
   const { rows: tileRows, columns } = cx.target.matmul;
   const units = ceildiv(p.n, PANEL_COLUMNS);
-  const rowBlock = Math.ceil(cx.target.rowBlock / tileRows) * tileRows;
+  const { rowBlock } = cx.target;
   const blocks = ceildiv(p.m, rowBlock);
   const grid = mul(elements(p.batch), mul(blocks, units));
   const block = new Block();
@@ -156,160 +94,93 @@ function multiply(cx: ScheduleContext, p: Product, transposedA: boolean): Stage 
       const [rowBlockAt, unit] = outer.slice(-2) as [Expr, Expr];
       const batch = outer.slice(0, -2);
       const firstRow = mul(rowBlockAt, rowBlock);
-      const rowCount = body.let('rows', min(sub(p.m, firstRow), rowBlock));
-      const base = mul(flatBatch(p.batch, batch), p.panelStride);
-      const tile = new TileWriter(cx, p, transposedA, batch, base);
-      for (let c = 0; c < PANEL_COLUMNS; c += columns) {
-        const first = add(mul(unit, PANEL_COLUMNS), c);
-        body.if(
-          lt(add(first, columns - 1), p.n),
-          (full) => tile.allRows(full, firstRow, rowCount, first, columns, tileRows),
-          (edge) => {
-            // Fewer than `columns` are left: whole panels of 8, then single columns of the last one.
-            for (let d = 0; d < columns; d += PANEL) {
-              const at = add(first, d);
-              edge.if(
-                lt(add(at, PANEL - 1), p.n),
-                (whole) => tile.allRows(whole, firstRow, rowCount, at, PANEL, tileRows),
-                (part) => part.if(lt(at, p.n), (some) => tile.lastColumns(some, firstRow, rowCount, at, tileRows)),
-              );
-            }
-          },
+      const count = body.let('rows', min(sub(p.m, firstRow), rowBlock));
+      const base = mul(flatten(p.batch, batch), panelElements(p));
+      for (let c = 0; c < PANEL_COLUMNS; c += columns)
+        columnGroup(body, add(mul(unit, PANEL_COLUMNS), c), p.n, columns, (group, column, width, valid) =>
+          rowTiles(group, firstRow, count, tileRows, (tile, row, rows) => {
+            const acc = accumulate(tile, {
+              rows,
+              columns: width,
+              k: p.k,
+              panels,
+              left: leftRows(cx, p, tile, batch, row, rows),
+              panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
+            });
+            acc.forEach((vectors, i) => {
+              const at = [...batch, ...resultRow(tile, p, add(row, i))];
+              vectors.forEach((v, j) => {
+                if (j * 4 < valid) storeLanes(cx, tile, [...at, add(column, j * 4)], v, Math.min(4, valid - j * 4));
+              });
+            });
+          }),
         );
-      }
     },
     { bind: 'grid.x' },
   );
   const work = mul(mul(min(p.m, rowBlock), PANEL_COLUMNS), p.k);
-  return makeStage(cx, block, { grid, work, macs: mul(mul(elements(p.batch), p.m), mul(p.n, p.k)) });
+  return makeStage(cx, block, { grid, work, macs: macsOf(p) });
 }
 
-function flatBatch(shape: Shape, at: readonly Expr[]): Expr {
-  return shape.reduce<Expr>((flat, d, i) => add(mul(flat, d), at[i]!), literal(0));
+const macsOf = (p: Product): Expr => mul(mul(elements(p.batch), p.m), mul(p.n, p.k));
+
+const resultRow = (block: Block, p: Product, row: Expr): readonly Expr[] =>
+  p.rows.length === 1 ? [row] : nameCoordinates(block, p.rows, row);
+
+/** Elements of the left operand's rows as functions of k; the address at k = 0 is named outside the k loop. */
+function leftRows(
+  cx: ScheduleContext,
+  p: Product,
+  block: Block,
+  batch: readonly Expr[],
+  row: Expr,
+  rows: number,
+): ((k: Expr) => Expr)[] {
+  const k = variable('k', 'i32', 1, { from: 0, to: p.k });
+  const loads = Array.from({ length: rows }, (_, i) => {
+    const e = leftAt(cx, p, [...batch, ...resultRow(block, p, add(row, i))], k);
+    if (e.op !== 'load') throw new Error(`matmul ${cx.region.name}: the left operand is not in memory`);
+    return e;
+  });
+  return addressesAlong(block, k, loads);
 }
 
-class TileWriter {
-  private readonly cx: ScheduleContext;
-  private readonly p: Product;
-  private readonly transposedA: boolean;
-  private readonly batch: readonly Expr[];
-  private readonly base: Expr;
+/** Loads as functions of `k`, their addresses linear in it; neighbours a constant apart share one named origin. */
+export function addressesAlong(block: Block, k: Expr, loads: readonly Expr[]): ((k: Expr) => Expr)[] {
+  const at = (e: Expr, value: Expr): Expr => substitute(e.args[0]!, (x) => (x === k ? value : undefined));
+  const first = at(loads[0]!, literal(0));
+  const named = block.let('left', first);
+  return loads.map((e, i) => {
+    const start = at(e, literal(0));
+    const step = sub(at(e, add(k, 1)), e.args[0]!);
+    const distance = sub(start, first);
+    const origin = i === 0 ? named : distance.op === 'const' ? add(named, distance) : block.let(`left${i}`, start);
+    return (kk) => load(e.arg as Buffer, add(origin, mul(kk, step)));
+  });
+}
 
-  constructor(cx: ScheduleContext, p: Product, transposedA: boolean, batch: readonly Expr[], base: Expr) {
-    this.cx = cx;
-    this.p = p;
-    this.transposedA = transposedA;
-    this.batch = batch;
-    this.base = base;
-  }
-
-  /** Full register tiles down the rows, then the remaining rows in tiles of 1, 2, 4 … */
-  allRows(
-    block: Block,
-    firstRow: Expr,
-    count: Expr,
-    column: Expr,
-    columns: number,
-    tileRows: number,
-    valid = columns,
-  ): void {
-    const tiles = floordiv(count, tileRows);
-    block.for('t', 0, tiles, (t, body) =>
-      this.tile(body, add(firstRow, mul(t, tileRows)), tileRows, column, columns, valid),
-    );
-    const rest = floormod(count, tileRows);
-    let done = add(firstRow, mul(tiles, tileRows));
-    for (let size = 2 ** Math.floor(Math.log2(Math.max(1, tileRows - 1))); size >= 1 && tileRows > 1; size /= 2) {
-      const here = done;
-      block.if(ge(floormod(rest, size * 2), size), (some) => this.tile(some, here, size, column, columns, valid));
-      done = add(here, mul(floordiv(floormod(rest, size * 2), size), size));
-    }
-  }
-
-  /** The last panel, of which only N mod 8 columns exist. */
-  lastColumns(block: Block, firstRow: Expr, count: Expr, column: Expr, tileRows: number): void {
-    const left = floormod(this.p.n, PANEL);
-    if (left.op === 'const') {
-      this.allRows(block, firstRow, count, column, PANEL, tileRows, left.arg as number);
-      return;
-    }
-    for (let valid = 1; valid < PANEL; valid++)
-      block.if(ge(left, valid), (some) =>
-        some.if(lt(left, valid + 1), (exact) => this.allRows(exact, firstRow, count, column, PANEL, tileRows, valid)),
-      );
-  }
-
-  private tile(block: Block, row: Expr, rows: number, column: Expr, columns: number, valid: number): void {
-    const { k, panels } = this.p;
-    const dtype = panels.dtype;
-    const vectors = columns / 4;
-    const left = this.leftRows(block, row, rows);
-    const acc = Array.from({ length: rows }, (_, i) =>
-      Array.from({ length: vectors }, (_, j) => block.var(`acc${i}_${j}`, zero(dtype, 4))),
-    );
-    const panel = block.let('panel', add(this.base, mul(floordiv(column, PANEL), mul(k, PANEL))));
-    block.for('k', 0, k, (kk, body) => {
-      const b = Array.from({ length: vectors }, (_, j) =>
-        body.let(
-          `b${j}`,
-          load(panels, add(add(panel, mul(kk, PANEL)), add(mul(Math.floor(j / 2), mul(k, PANEL)), (j % 2) * 4)), 4),
-        ),
-      );
-      for (let i = 0; i < rows; i++) {
-        const a = body.let(`a${i}`, splat(left[i]!(kk), 4));
-        for (let j = 0; j < vectors; j++) body.set(acc[i]![j]!, fma(a, b[j]!, acc[i]![j]!));
-      }
-    });
-    for (let i = 0; i < rows; i++) {
-      const at = this.resultAt(block, add(row, i));
-      for (let j = 0; j < vectors; j++)
-        if (j * 4 < valid)
-          storeLanes(
-            this.cx,
-            block,
-            [...this.batch, ...at, add(column, j * 4)],
-            acc[i]![j]!,
-            Math.min(4, valid - j * 4),
-          );
-    }
-  }
-
-  private resultAt(block: Block, row: Expr): readonly Expr[] {
-    return this.p.rows.length === 1 ? [row] : nameCoordinates(block, this.p.rows, row);
-  }
-
-  /** Loads of the left operand, one function of k for each row; the address of k = 0 is named outside the k loop. */
-  private leftRows(block: Block, row: Expr, rows: number): ((k: Expr) => Expr)[] {
-    const k = variable('k', 'i32', 1, { from: 0, to: this.p.k });
-    const element = (r: Expr, at: readonly Expr[]): Expr => {
-      const coords = this.leftAt([...this.batch, ...at], k);
-      const e = operandAt(this.cx, 0, coords);
-      if (e.op !== 'load')
-        throw new Error(`matmul ${this.cx.region.name}: left operand is not in memory (row ${r.id})`);
-      return e;
-    };
-    const addresses = Array.from({ length: rows }, (_, i) => {
-      const r = add(row, i);
-      return element(r, this.resultAt(block, r));
-    });
-    const start = (e: Expr): Expr => substitute(e.args[0]!, (x) => (x === k ? literal(0) : undefined));
-    const first = start(addresses[0]!);
-    const named = block.let('left', first);
-    return addresses.map((e, i) => {
-      const step = sub(
-        substitute(e.args[0]!, (x) => (x === k ? add(k, 1) : undefined)),
-        e.args[0]!,
-      );
-      const distance = sub(start(e), first);
-      const origin = i === 0 ? named : distance.op === 'const' ? add(named, distance) : block.let(`left${i}`, start(e));
-      return (kk) => load(e.arg as Buffer, add(origin, mul(kk, step)));
-    });
-  }
-
-  private leftAt(at: readonly Expr[], k: Expr): readonly Expr[] {
-    const shape = typeOf(this.cx.region.root.inputs[0]!).shape;
-    const lead = broadcastAt(shape.slice(0, -2), at.slice(0, -1));
-    const m = at.at(-1)!;
-    return [...lead, ...(this.transposedA ? [k, m] : [m, k])];
-  }
+/** Element types without four lanes: one sum at a time. */
+function oneByOne(cx: ScheduleContext, p: Product): Stage {
+  const shape = [...p.batch, ...p.rows];
+  const { dtype } = typeOf(cx.region.root);
+  const rows = elements(shape);
+  const block = new Block();
+  block.for(
+    'row',
+    0,
+    rows,
+    (row, body) => {
+      const at = nameCoordinates(body, shape, row);
+      const batch = at.slice(0, p.batch.length);
+      body.for('n', 0, p.n, (n, column) => {
+        const acc = column.var('acc', zero(dtype));
+        column.for('k', 0, p.k, (k, inner) =>
+          inner.update('add', acc, mul(leftAt(cx, p, at, k), rightAt(cx, p, batch, k, n))),
+        );
+        storeResult(cx, column, [...at, n], acc);
+      });
+    },
+    { bind: 'grid.x' },
+  );
+  return makeStage(cx, block, { grid: rows, work: mul(mul(p.n, p.k), 4), macs: macsOf(p) });
 }

@@ -1,0 +1,87 @@
+/** From a model to a bundle: passes, regions, kernels, plan, files. */
+import type { Model } from '../ir/model.ts';
+import type { Graph } from '../ir/graph.ts';
+import type { WeightStore } from '../ir/weights.ts';
+import { FORMAT, type EntryPlan, type Manifest } from '../runtime/manifest.ts';
+import type { Kernel } from '../ir/kernel.ts';
+import { Bundle } from './bundle.ts';
+import { decompose } from './decompose.ts';
+import { type Partition, partition } from './partition.ts';
+import { planEntry } from './plan.ts';
+import { type ScheduledRegion, scheduleRegions } from './schedule-regions.ts';
+import { WASM_PLAIN, WASM_RELAXED } from './target.ts';
+import { type WasmModule, printWasm } from './wasm.ts';
+import { WeightPlan } from './weights.ts';
+
+export interface CompileOptions {
+  readonly weights: WeightStore;
+  /** How floats stand in the weight file; f16 is widened at load. Default `f32`. */
+  readonly storage?: 'f32' | 'f16';
+}
+
+/** One entry point on its way through the compiler; dumps and tests look at any stage. */
+export interface CompiledEntry {
+  readonly name: string;
+  readonly optimised: Graph;
+  readonly program: Partition;
+  readonly relaxed: readonly ScheduledRegion[];
+  readonly plain: readonly ScheduledRegion[];
+  readonly plan: EntryPlan;
+}
+
+export function compile(model: Model, options: CompileOptions): Bundle {
+  const weights = new WeightPlan();
+  const kernels = new KernelList();
+  const entries = Object.entries(model.entries).map(([name, graph]) => compileEntry(name, graph, weights, kernels));
+  const relaxed = kernels.print('relaxed');
+  const plain = kernels.print('plain');
+  const packed = weights.write(options.weights, options.storage ?? 'f32', 'weights.bin');
+  const files = new Map<string, Uint8Array>([
+    ['kernels.wasm', plain.bytes],
+    ['kernels.relaxed.wasm', relaxed.bytes],
+    ['weights.bin', packed.bytes],
+  ]);
+  const manifest: Manifest = {
+    heddle: FORMAT,
+    name: model.name,
+    entries: Object.fromEntries(entries.map((e) => [e.name, e.plan])),
+    weights: packed.info,
+    wasm: { plain: Bundle.describe('kernels.wasm', plain), relaxed: Bundle.describe('kernels.relaxed.wasm', relaxed) },
+    selftest: [],
+  };
+  return new Bundle(manifest, files, entries);
+}
+
+export function compileEntry(name: string, graph: Graph, weights: WeightPlan, kernels: KernelList): CompiledEntry {
+  const optimised = graph;
+  const program = partition(decompose(optimised));
+  const relaxed = scheduleRegions(program, WASM_RELAXED);
+  const plain = scheduleRegions(program, WASM_PLAIN);
+  const numberOf = (region: number, stage: number): number =>
+    kernels.add(relaxed[region]!.stages[stage]!.kernel, plain[region]!.stages[stage]!.kernel);
+  const plan = planEntry(program, relaxed, weights, { numberOf });
+  return { name, optimised, program, relaxed, plain, plan };
+}
+
+/** Every distinct kernel of a bundle, in both variants, numbered in order of first use. */
+export class KernelList {
+  private readonly numbers = new Map<Kernel, number>();
+  private readonly variants: { readonly relaxed: Kernel; readonly plain: Kernel }[] = [];
+
+  add(relaxed: Kernel, plain: Kernel): number {
+    const known = this.numbers.get(relaxed);
+    if (known !== undefined) return known;
+    const number = this.variants.length;
+    this.numbers.set(relaxed, number);
+    this.variants.push({ relaxed, plain });
+    return number;
+  }
+
+  get size(): number {
+    return this.variants.length;
+  }
+
+  print(variant: 'relaxed' | 'plain'): WasmModule {
+    return printWasm(this.variants.map((v) => v[variant]), variant === 'relaxed' ? WASM_RELAXED : WASM_PLAIN);
+  }
+}

@@ -1,0 +1,382 @@
+/**
+ * Fused attention in row blocks: the scores of a few queries against all keys stay in scratch memory, take a full-row
+ * softmax there, and meet the values; no score reaches the arena. On a CPU this is as fast as materialised scores up to
+ * 1024 keys and faster than an online softmax, which pays where scratch is smaller than a row.
+ *
+ * B batch, H heads, G heads of k and v, Q queries, K keys, D width of a query, E width of a value.
+ */
+import type { Buffer, Expr } from '../../ir/expr.ts';
+import { typeOf, type Value } from '../../ir/graph.ts';
+import { Block, buffer } from '../../ir/kernel.ts';
+import { coords } from '../../ir/ops/attention.ts';
+import {
+  add,
+  cast,
+  ceildiv,
+  div,
+  eq,
+  exp,
+  extract,
+  floordiv,
+  fma,
+  literal,
+  load,
+  log,
+  lowest,
+  max,
+  min,
+  mul,
+  ne,
+  neg,
+  not,
+  or,
+  select,
+  splat,
+  sub,
+  substitute,
+  sumLanes,
+  tanh,
+  variable,
+  zero,
+} from '../../ir/scalar.ts';
+import { boundsOf } from '../../ir/simplify.ts';
+import { asExpr } from '../../ir/type.ts';
+import { packLanes } from '../access.ts';
+import type { Stage } from '../region.ts';
+import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
+import { nameCoordinates, walk } from './element.ts';
+import { addressesAlong } from './matmul.ts';
+import { accumulate, columnGroup, PANEL, packPanels, rowTiles } from './tile.ts';
+
+interface Sizes {
+  readonly batch: Expr;
+  readonly heads: Expr;
+  readonly keyHeads: Expr;
+  readonly queries: Expr;
+  readonly keys: Expr;
+  readonly width: Expr;
+  readonly valueWidth: Expr;
+}
+
+export function scheduleAttention(cx: ScheduleContext): readonly Stage[] {
+  const { root } = cx.region;
+  const [q, k, v] = root.inputs.slice(0, 3).map((x) => typeOf(x).shape.map(asExpr)) as [Expr[], Expr[], Expr[]];
+  const size: Sizes = {
+    batch: q[0]!,
+    heads: q[1]!,
+    keyHeads: k[1]!,
+    queries: q[2]!,
+    keys: k[2]!,
+    width: q[3]!,
+    valueWidth: v[3]!,
+  };
+  const { dtype } = typeOf(root.inputs[0]!);
+  if (dtype !== 'f32') throw new Error(`attention of ${dtype} has no kernel`);
+  const batch = [size.batch, size.keyHeads];
+  const pairs = mul(size.batch, size.keyHeads);
+  const keys = cx.buffers.temp('keys', dtype, mul(pairs, mul(padded(size.keys), size.width)));
+  const values = cx.buffers.temp('values', dtype, mul(pairs, mul(padded(size.valueWidth), size.keys)));
+  return [
+    packPanels(cx, keys, { batch, k: size.width, n: size.keys }, ([b, g, d, key]) =>
+      operandAt(cx, 1, [b!, g!, key!, d!]),
+    ),
+    packPanels(cx, values, { batch, k: size.keys, n: size.valueWidth }, (at) => operandAt(cx, 2, at)),
+    new AttentionKernel(cx, size, keys, values).stage(),
+  ];
+}
+
+const padded = (n: Expr): Expr => mul(ceildiv(n, PANEL), PANEL);
+
+/** Largest value a size can take: scratch memory is sized for it. */
+function most(size: Expr): number {
+  const [, hi] = boundsOf(size);
+  if (!Number.isFinite(hi)) throw new Error('attention needs a bound on its number of keys');
+  return hi;
+}
+
+/** Where one query's row of scores stands, and what its mask and bias may mention. */
+interface Row {
+  readonly at: Expr;
+  readonly b: Expr;
+  readonly h: Expr;
+  readonly q: Expr;
+}
+
+class AttentionKernel {
+  private readonly cx: ScheduleContext;
+  private readonly size: Sizes;
+  private readonly keys: Buffer;
+  private readonly values: Buffer;
+  private readonly scores: Buffer;
+  private readonly inverse: Buffer;
+  private readonly stride: number;
+  private readonly scale: number;
+  private readonly softcap: number;
+  private readonly mask: Expr | undefined;
+  private readonly bias: Expr | undefined;
+  private readonly emptyRow: 'zero' | 'nan' | 'uniform' | 'unmasked';
+
+  constructor(cx: ScheduleContext, size: Sizes, keys: Buffer, values: Buffer) {
+    const { attrs } = cx.region.root;
+    this.cx = cx;
+    this.size = size;
+    this.keys = keys;
+    this.values = values;
+    const rows = cx.target.attentionRows;
+    this.stride = Math.ceil(most(size.keys) / PANEL) * PANEL;
+    this.scores = buffer('scores', 'f32', rows * this.stride, { space: 'local', access: 'readwrite' });
+    this.inverse = buffer('inverse', 'f32', rows, { space: 'local', access: 'readwrite' });
+    this.scale = (attrs.scale as number | undefined) ?? 1 / Math.sqrt(size.width.arg as number);
+    this.softcap = attrs.softcap as number;
+    this.mask = attrs.mask as Expr | undefined;
+    this.bias = attrs.bias as Expr | undefined;
+    this.emptyRow = attrs.emptyRow as AttentionKernel['emptyRow'];
+  }
+
+  stage(): Stage {
+    const { batch, heads, keyHeads, queries, keys, width, valueWidth } = this.size;
+    const rows = this.cx.target.attentionRows;
+    const blocks = ceildiv(queries, rows);
+    const grid = mul(mul(batch, heads), blocks);
+    const block = new Block();
+    block.for(
+      'u',
+      0,
+      grid,
+      (u, body) => {
+        const [b, h, rowBlock] = nameCoordinates(body, [batch, heads, blocks], u) as [Expr, Expr, Expr];
+        const first = mul(rowBlock, rows);
+        const count = body.let('rows', min(sub(queries, first), rows));
+        const g = keyHeads === heads ? h : floordiv(h, floordiv(heads, keyHeads));
+        const pair = add(mul(b, keyHeads), g);
+        this.writeScores(body, { b, h, first, count, base: mul(pair, mul(padded(keys), width)) });
+        body.for('r', 0, count, (r, inner) => {
+          const at = inner.let('row', mul(r, this.stride));
+          this.softmax(inner, r, { at, b, h, q: add(first, r) });
+        });
+        this.writeResults(body, { b, h, first, count, base: mul(pair, mul(padded(valueWidth), keys)) });
+      },
+      { bind: 'grid.x' },
+    );
+    const macs = mul(mul(mul(batch, heads), mul(queries, keys)), add(width, valueWidth));
+    return makeStage(this.cx, block, {
+      grid,
+      work: mul(mul(min(queries, rows), keys), add(add(width, valueWidth), 16)),
+      macs,
+    });
+  }
+
+  /** scratch[r][k] = q · k, unscaled; columns beyond K hold products with zeros. */
+  private writeScores(
+    block: Block,
+    at: { readonly b: Expr; readonly h: Expr; readonly first: Expr; readonly count: Expr; readonly base: Expr },
+  ): void {
+    const { keys, width } = this.size;
+    const { rows: tileRows, columns } = this.cx.target.matmul;
+    const n = padded(keys);
+    block.for('p', 0, ceildiv(n, columns), (p, body) =>
+      columnGroup(body, mul(p, columns), n, columns, (group, column, wide) =>
+        rowTiles(group, literal(0), at.count, tileRows, (tile, row, rows) => {
+          const k = variable('k', 'i32', 1, { from: 0, to: width });
+          const left = addressesAlong(
+            tile,
+            k,
+            Array.from({ length: rows }, (_, i) => operandAt(this.cx, 0, [at.b, at.h, add(at.first, add(row, i)), k])),
+          );
+          const panel = add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL)));
+          const acc = accumulate(tile, { rows, columns: wide, k: width, left, panels: this.keys, panel });
+          acc.forEach((vectors, i) =>
+            vectors.forEach((v, j) =>
+              tile.store(this.scores, add(mul(add(row, i), this.stride), add(column, j * 4)), v),
+            ),
+          );
+        }),
+      ),
+    );
+  }
+
+  /** Turns a row of scores into unnormalised weights and notes the inverse of their sum. */
+  private softmax(block: Block, r: Expr, row: Row): void {
+    const finished = this.scale > 0 && !this.mask && !this.bias && this.softcap === 0;
+    const { top, any } = finished ? this.plainTop(block, row) : this.maskedTop(block, row);
+    const shift = block.let(
+      'shift',
+      finished ? mul(top, this.scale) : any && this.emptyRow === 'zero' ? select(any, top, 0) : top,
+    );
+    const total = this.exponentials(block, row, shift, finished ? this.scale : 1, any);
+    const sum = block.let('sum', total);
+    this.storeLse(block, row, any ? select(any, add(shift, log(sum)), lowest('f32')) : add(shift, log(sum)));
+    const reciprocal = div(literal(1, 'f32'), sum);
+    switch (this.emptyRow) {
+      case 'zero':
+        block.store(this.inverse, r, select(eq(sum, 0), 0, reciprocal));
+        break;
+      case 'nan':
+        block.store(this.inverse, r, any ? select(any, reciprocal, Number.NaN) : reciprocal);
+        break;
+      case 'unmasked':
+        block.store(this.inverse, r, reciprocal);
+        break;
+      case 'uniform':
+        block.store(
+          this.inverse,
+          r,
+          any ? select(any, reciprocal, div(literal(1, 'f32'), castKeys(this.size.keys))) : reciprocal,
+        );
+        if (any)
+          block.if(not(any), (empty) =>
+            walk(
+              empty,
+              this.size.keys,
+              () => literal(1, 'f32'),
+              (k, one, inner) => inner.store(this.scores, add(row.at, k), one),
+            ),
+          );
+    }
+  }
+
+  private plainTop(block: Block, row: Row): { top: Expr; any: undefined } {
+    const top = foldRow(block, this.size.keys, lowest('f32'), max, (k, lanes) =>
+      load(this.scores, add(row.at, k), lanes),
+    );
+    return { top, any: undefined };
+  }
+
+  /** Scales, caps, biases and masks the row in place. `any`: whether the query may read some key. */
+  private maskedTop(block: Block, row: Row): { top: Expr; any: Expr | undefined } {
+    const keepAll = this.emptyRow === 'unmasked';
+    const lowestScore = literal(lowest('f32'), 'f32');
+    walk(
+      block,
+      this.size.keys,
+      (k) => {
+        const raw = mul(load(this.scores, add(row.at, k)), this.scale);
+        const capped = this.softcap > 0 ? mul(tanh(div(raw, this.softcap)), this.softcap) : raw;
+        const score = this.bias ? add(capped, this.atKey(this.bias, row, k)) : capped;
+        return this.mask && !keepAll ? select(this.atKey(this.mask, row, k), score, lowestScore) : score;
+      },
+      (k, score, inner) => inner.store(this.scores, add(row.at, k), score),
+    );
+    const stored = (k: Expr, lanes: 1 | 4): Expr => load(this.scores, add(row.at, k), lanes);
+    const { mask } = this;
+    if (!mask) return { top: foldRow(block, this.size.keys, lowest('f32'), max, stored), any: undefined };
+    const allowed = (k: Expr, lanes: 1 | 4): Expr => this.lanes(lanes, k, (at) => this.atKey(mask, row, at));
+    const any = ne(
+      foldRow(block, this.size.keys, 0, max, (k, lanes) => select(allowed(k, lanes), literal(1, 'f32', lanes), 0)),
+      0,
+    );
+    const named = block.let('any', any);
+    if (!keepAll) return { top: foldRow(block, this.size.keys, lowest('f32'), max, stored), any: named };
+    const open = foldRow(block, this.size.keys, lowest('f32'), max, (k, lanes) =>
+      select(or(allowed(k, lanes), splat(not(named), lanes)), stored(k, lanes), lowest('f32')),
+    );
+    return { top: open, any: named };
+  }
+
+  /** Replaces the scores by exp(scale · score − shift) and returns their sum. */
+  private exponentials(block: Block, row: Row, shift: Expr, scale: number, any: Expr | undefined): Expr {
+    const total = block.var('total', zero('f32', 4));
+    const rest = block.var('rest', zero('f32'));
+    const { mask } = this;
+    const weight = (k: Expr): Expr => {
+      const score = load(this.scores, add(row.at, k));
+      const e = exp(scale === 1 ? sub(score, shift) : fma(score, scale, neg(shift)));
+      return mask && any && this.emptyRow === 'unmasked' ? select(or(this.atKey(mask, row, k), not(any)), e, 0) : e;
+    };
+    walk(block, this.size.keys, weight, (k, e, inner) => {
+      const named = inner.let('e', e);
+      inner.store(this.scores, add(row.at, k), named);
+      inner.update('add', named.lanes === 4 ? total : rest, named);
+    });
+    return add(sumLanes(total), rest);
+  }
+
+  private writeResults(
+    block: Block,
+    at: { readonly b: Expr; readonly h: Expr; readonly first: Expr; readonly count: Expr; readonly base: Expr },
+  ): void {
+    const output = this.result(0);
+    if (!output) return;
+    const { keys, valueWidth } = this.size;
+    const { rows: tileRows, columns } = this.cx.target.matmul;
+    block.for('p', 0, ceildiv(valueWidth, columns), (p, body) =>
+      columnGroup(body, mul(p, columns), valueWidth, columns, (group, column, wide, valid) =>
+        rowTiles(group, literal(0), at.count, tileRows, (tile, row, rows) => {
+          const start = tile.let('weights', mul(row, this.stride));
+          const left = Array.from(
+            { length: rows },
+            (_, i) => (k: Expr) => load(this.scores, add(add(start, i * this.stride), k)),
+          );
+          const panel = add(at.base, mul(floordiv(column, PANEL), mul(keys, PANEL)));
+          const acc = accumulate(tile, { rows, columns: wide, k: keys, left, panels: this.values, panel });
+          acc.forEach((vectors, i) => {
+            const inverse = tile.let('inverse', load(this.inverse, add(row, i)));
+            const coordinates = [at.b, at.h, add(at.first, add(row, i))];
+            vectors.forEach((v, j) => {
+              if (j * 4 < valid)
+                storeLanes(
+                  this.cx,
+                  tile,
+                  [...coordinates, add(column, j * 4)],
+                  mul(v, splat(inverse, 4)),
+                  Math.min(4, valid - j * 4),
+                  output,
+                );
+            });
+          });
+        }),
+      ),
+    );
+  }
+
+  private storeLse(block: Block, row: Row, lse: Expr): void {
+    const output = this.cx.region.root.attrs.lse === true ? this.result(1) : undefined;
+    if (output) storeResult(this.cx, block, [row.b, row.h, row.q], lse, output);
+  }
+
+  /** The output that takes result number `index`; undefined when nobody reads it. */
+  private result(index: number): Value | undefined {
+    const { outputs, root } = this.cx.region;
+    if (root.type.kind === 'tensor') return index === 0 ? outputs[0] : undefined;
+    return outputs.find((v) => v.attrs.index === index);
+  }
+
+  private lanes(lanes: 1 | 4, k: Expr, element: (k: Expr) => Expr): Expr {
+    return lanes === 1 ? element(k) : packLanes([0, 1, 2, 3].map((j) => element(add(k, j))));
+  }
+
+  /** A mask or bias at one score of the row. */
+  private atKey(e: Expr, row: Row, k: Expr): Expr {
+    const visit = (root: Expr): Expr =>
+      substitute(root, (x) => {
+        if (x === coords.b) return row.b;
+        if (x === coords.h) return row.h;
+        if (x === coords.q) return row.q;
+        if (x === coords.k) return k;
+        return x.op === 'operand' ? operandAt(this.cx, x.arg as number, x.args.map(visit)) : undefined;
+      });
+    return visit(e);
+  }
+}
+
+const castKeys = (keys: Expr): Expr => (keys.op === 'const' ? literal(keys.arg as number, 'f32') : cast(keys, 'f32'));
+
+/** Folds `count` elements: four running values, combined at the end with those of the tail. */
+function foldRow(
+  block: Block,
+  count: Expr,
+  init: number,
+  combine: (a: Expr, b: Expr) => Expr,
+  element: (k: Expr, lanes: 1 | 4) => Expr,
+): Expr {
+  const quads = floordiv(count, 4);
+  const wide = block.var('wide', literal(init, 'f32', 4));
+  block.for('q', 0, quads, (q, body) => body.set(wide, combine(wide, element(mul(q, 4), 4))));
+  const rest = block.var('narrow', literal(init, 'f32'));
+  block.for('k', mul(quads, 4), count, (k, body) => body.set(rest, combine(rest, element(k, 1))));
+  const lanes = [0, 1, 2, 3].map((j) => extract(wide, j));
+  return block.let(
+    'folded',
+    lanes.reduce((a, b) => combine(a, b), rest),
+  );
+}

@@ -1,0 +1,137 @@
+/**
+ * Register tiles: the inner product loop that matmul and attention share.
+ *
+ * K inner size; a panel holds 8 columns of the right operand as `[K][8]`.
+ */
+import type { Buffer, Expr } from '../../ir/expr.ts';
+import { Block } from '../../ir/kernel.ts';
+import { add, ceildiv, floordiv, floormod, fma, ge, literal, load, lt, mul, splat, zero } from '../../ir/scalar.ts';
+import { elements, type Shape } from '../../ir/type.ts';
+import { fillsLanes, packLanes } from '../access.ts';
+import type { Stage } from '../region.ts';
+import { makeStage, type ScheduleContext } from './context.ts';
+import { nameCoordinates } from './element.ts';
+
+/** Columns of one packed panel. */
+export const PANEL = 8;
+
+/** Full tiles of `tileRows` rows from `first`, then the remaining rows in tiles of …, 4, 2, 1. */
+export function rowTiles(
+  block: Block,
+  first: Expr,
+  count: Expr,
+  tileRows: number,
+  write: (block: Block, row: Expr, rows: number) => void,
+): void {
+  const tiles = floordiv(count, tileRows);
+  block.for('t', 0, tiles, (t, body) => write(body, add(first, mul(t, tileRows)), tileRows));
+  if (tileRows === 1) return;
+  const rest = floormod(count, tileRows);
+  let done = add(first, mul(tiles, tileRows));
+  for (let size = 2 ** Math.floor(Math.log2(tileRows - 1)); size >= 1; size /= 2) {
+    const here = done;
+    block.if(ge(floormod(rest, size * 2), size), (some) => write(some, here, size));
+    done = add(here, mul(floordiv(floormod(rest, size * 2), size), size));
+  }
+}
+
+/** Column groups of `columns` from 0 to `n`: whole groups, whole panels, then the last panel with its existing columns. */
+export function columnGroup(
+  block: Block,
+  first: Expr,
+  n: Expr,
+  columns: number,
+  write: (block: Block, column: Expr, columns: number, valid: number) => void,
+): void {
+  const part = (last: Block, at: Expr): void => {
+    const left = floormod(n, PANEL);
+    if (left.op === 'const') {
+      if (left.arg !== 0) write(last, at, PANEL, left.arg as number);
+      return;
+    }
+    for (let valid = 1; valid < PANEL; valid++)
+      last.if(ge(left, valid), (some) => some.if(lt(left, valid + 1), (exact) => write(exact, at, PANEL, valid)));
+  };
+  block.if(
+    lt(add(first, columns - 1), n),
+    (full) => write(full, first, columns, columns),
+    (edge) => {
+      for (let d = 0; d < columns; d += PANEL) {
+        const at = add(first, d);
+        edge.if(
+          lt(add(at, PANEL - 1), n),
+          (whole) => write(whole, at, PANEL, PANEL),
+          (rest) => rest.if(lt(at, n), (some) => part(some, at)),
+        );
+      }
+    },
+  );
+}
+
+export interface TileOperands {
+  readonly rows: number;
+  readonly columns: number;
+  readonly k: Expr;
+  /** Element of the left operand in tile row i. */
+  readonly left: readonly ((k: Expr) => Expr)[];
+  readonly panels: Buffer;
+  /** Element index of the first panel's first row. */
+  readonly panel: Expr;
+}
+
+/** Σ over k of left · right, as vectors `[row][column ÷ 4]`. */
+export function accumulate(block: Block, t: TileOperands): Expr[][] {
+  const { dtype } = t.panels;
+  const vectors = t.columns / 4;
+  const acc = Array.from({ length: t.rows }, (_, i) =>
+    Array.from({ length: vectors }, (_, j) => block.var(`acc${i}_${j}`, zero(dtype, 4))),
+  );
+  const panel = block.let('panel', t.panel);
+  block.for('k', 0, t.k, (k, body) => {
+    const right = Array.from({ length: vectors }, (_, j) => {
+      const across = add(mul(mul(t.k, PANEL), Math.floor(j / 2)), (j % 2) * 4);
+      return body.let(`b${j}`, load(t.panels, add(add(panel, mul(k, PANEL)), across), 4));
+    });
+    for (let i = 0; i < t.rows; i++) {
+      const a = body.let(`a${i}`, splat(t.left[i]!(k), 4));
+      for (let j = 0; j < vectors; j++) body.set(acc[i]![j]!, fma(a, right[j]!, acc[i]![j]!));
+    }
+  });
+  return acc;
+}
+
+/** Writes `[batch][⌈N/8⌉][K][8]`, zero beyond N, from elements at `[...batch, k, n]`. */
+export function packPanels(
+  cx: ScheduleContext,
+  panels: Buffer,
+  size: { readonly batch: Shape; readonly k: Expr; readonly n: Expr },
+  element: (at: readonly Expr[]) => Expr,
+): Stage {
+  const { batch, k, n } = size;
+  const groups = ceildiv(n, PANEL);
+  const grid = mul(elements(batch), groups);
+  const block = new Block();
+  block.for(
+    'u',
+    0,
+    grid,
+    (u, body) => {
+      const at = nameCoordinates(body, [...batch, groups], u);
+      const first = mul(at.at(-1)!, PANEL);
+      const base = mul(u, mul(k, PANEL));
+      const row = (inner: Block, kk: Expr, valid: number): void => {
+        const to = add(base, mul(kk, PANEL));
+        const lanes = Array.from({ length: PANEL }, (_, j) =>
+          j < valid ? element([...at.slice(0, -1), kk, add(first, j)]) : zero(panels.dtype),
+        );
+        if (!fillsLanes(panels.dtype)) lanes.forEach((e, j) => inner.store(panels, add(to, j), e));
+        else for (let j = 0; j < PANEL; j += 4) inner.store(panels, add(to, j), packLanes(lanes.slice(j, j + 4)));
+      };
+      columnGroup(body, first, n, PANEL, (some, _, __, valid) =>
+        some.for('k', 0, k, (kk, inner) => row(inner, kk, valid)),
+      );
+    },
+    { bind: 'grid.x' },
+  );
+  return makeStage(cx, block, { grid, work: mul(mul(k, PANEL), literal(4)) });
+}
