@@ -3,8 +3,9 @@
  * between targets is the schedule that wrote it and the meaning of its bound loops.
  */
 import type { Buffer, Expr, Lanes, Space } from './expr.ts';
+import { intRange, isInt, type Scalar } from './dtype.ts';
 import { binary, index, literal, splat, variable, type Num } from './scalar.ts';
-import type { Scalar } from './dtype.ts';
+import { boundsOf } from './simplify.ts';
 
 /**
  * Who runs the iterations of a loop. `grid.*` iterations are independent and may run in any order on any core;
@@ -59,7 +60,13 @@ export class Block {
   let(name: string, value: Num): Expr {
     const e = index(value);
     if (e.op === 'const' || e.op === 'var' || e.op === 'sym') return e;
-    const v = variable(name, e.dtype, e.lanes);
+    // A bounded value stays bounded under its name, so that index arithmetic on it still simplifies.
+    const [least, most] = isInt(e.dtype) ? boundsOf(e) : [0, 0];
+    const range =
+      isInt(e.dtype) && most < intRange(e.dtype)[1]
+        ? { from: literal(least, e.dtype), to: literal(most + 1, e.dtype) }
+        : undefined;
+    const v = variable(name, e.dtype, e.lanes, range);
     this.stmts.push({ kind: 'let', v, value: e });
     return v;
   }

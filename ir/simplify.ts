@@ -1,11 +1,11 @@
 /** Algebra of scalar expressions: exact constant folding, integer identities one rule per line, interval bounds. */
-import { isFloat, isInt, roundHalfEven, roundTo, wrapInt, type Scalar } from './dtype.ts';
+import { intRange, isFloat, isInt, mulInt, roundHalfEven, roundTo, sizeOf, wrapInt, type Scalar } from './dtype.ts';
 import { makeExpr, type Expr, type Sym, type Var } from './expr.ts';
+import { powC } from './special.ts';
 
 const INT_FOLD: Partial<Record<Expr['op'], (a: number, b: number) => number>> = {
   add: (a, b) => a + b,
   sub: (a, b) => a - b,
-  mul: (a, b) => (Number.isSafeInteger(a * b) ? a * b : Number(BigInt(a) * BigInt(b))),
   div: (a, b) => Math.trunc(a / b),
   rem: (a, b) => a % b,
   floordiv: (a, b) => Math.floor(a / b),
@@ -28,7 +28,7 @@ const FLOAT_FOLD: Partial<Record<Expr['op'], (a: number, b: number) => number>> 
   rem: (a, b) => a % b,
   min: Math.min,
   max: Math.max,
-  pow: (a, b) => a ** b,
+  pow: powC,
 };
 const COMPARE: Partial<Record<Expr['op'], (a: number, b: number) => boolean>> = {
   lt: (a, b) => a < b,
@@ -68,22 +68,54 @@ export function foldScalar(op: Expr['op'], dtype: Scalar, args: readonly number[
     return value === undefined ? undefined : roundTo(dtype, value);
   }
   if ((op === 'div' || op === 'rem' || op === 'floordiv' || op === 'floormod') && b === 0) return undefined;
-  if (op === 'shr') return a >= 0 || !dtype.startsWith('u') ? Math.floor(a / 2 ** b) : undefined;
+  if (!isInt(dtype)) return undefined;
+  if (op === 'mul') return mulInt(dtype, a, b);
+  // Machines disagree about distances of the width and more.
+  if ((op === 'shl' || op === 'shr') && (b < 0 || b >= 8 * sizeOf(dtype))) return undefined;
+  if (op === 'shr') return Math.floor(a / 2 ** b);
   const value = INT_FOLD[op]?.(a, b);
   return value === undefined ? undefined : wrapInt(dtype, value) + 0;
 }
 
-/** Closed interval of an integer expression, from the ranges of its symbols and variables; ±∞ where unknown. */
+/**
+ * Closed interval of the values of an integer or boolean expression, from the ranges of its symbols and variables: the whole
+ * range of its type where nothing better is known, or where arithmetic may wrap. ±∞ for floats.
+ */
 export type Interval = readonly [lo: number, hi: number];
 const ANY: Interval = [-Infinity, Infinity];
 
 const bounds = new WeakMap<Expr, Interval>();
+const unwrapped = new WeakMap<Expr, Interval>();
 
 export function boundsOf(e: Expr): Interval {
   let known = bounds.get(e);
-  if (!known) bounds.set(e, (known = computeBounds(e)));
+  if (!known) {
+    const [lo, hi] = isInt(e.dtype) ? intRange(e.dtype) : e.dtype === 'bool' ? [0, 1] : ANY;
+    const ideal = idealBounds(e);
+    const within = ideal[0] >= lo && ideal[1] <= hi;
+    // A variable's declared range may be open at one end; arithmetic that leaves its type at one end wraps to the other.
+    known = within ? ideal : e.op === 'var' ? [Math.max(lo, ideal[0]), Math.min(hi, ideal[1])] : [lo, hi];
+    bounds.set(e, known);
+  }
   return known;
 }
+
+/** Interval of the operator's result over the integers, before it wraps into its type. */
+function idealBounds(e: Expr): Interval {
+  let known = unwrapped.get(e);
+  if (!known) unwrapped.set(e, (known = isFloat(e.dtype) ? ANY : computeBounds(e)));
+  return known;
+}
+
+/** Whether the operator's integer result always fits its type, so that it is the result over the integers. */
+function fits(e: Expr): boolean {
+  const [lo, hi] = idealBounds(e);
+  const [least, most] = isInt(e.dtype) ? intRange(e.dtype) : ANY;
+  return lo >= least && hi <= most;
+}
+/** `fits` for every sum and product of a sum of products. */
+const fitsThroughout = (e: Expr): boolean =>
+  e.op === 'add' ? fits(e) && e.args.every(fitsThroughout) : e.op !== 'mul' || fits(e);
 
 function computeBounds(e: Expr): Interval {
   switch (e.op) {
@@ -100,10 +132,15 @@ function computeBounds(e: Expr): Interval {
     }
     case 'cast': {
       const from = e.args[0]!;
-      return isInt(e.dtype) && !isFloat(from.dtype) ? boundsOf(from) : ANY;
+      return isFloat(from.dtype) ? ANY : boundsOf(from);
     }
   }
   if (e.dtype === 'bool') return [0, 1];
+  if (e.op === 'splat' || e.op === 'extract') return boundsOf(e.args[0]!);
+  if (e.op === 'neg') {
+    const [lo, hi] = boundsOf(e.args[0]!);
+    return [-hi, -lo];
+  }
   if (!isInt(e.dtype) || e.args.length !== 2) return ANY;
   const [[al, ah], [bl, bh]] = [boundsOf(e.args[0]!), boundsOf(e.args[1]!)];
   switch (e.op) {
@@ -125,7 +162,10 @@ const times = (a: number, b: number): number => (a === 0 || b === 0 ? 0 : a * b)
 const floorFinite = (x: number): number => (Number.isNaN(x) ? 0 : Math.floor(x));
 const hull = (xs: readonly number[]): Interval => [Math.min(...xs), Math.max(...xs)];
 
-const constant = (e: Expr, value: number): Expr => makeExpr('const', e.dtype, e.lanes, [], value);
+/** A constant like `e`, wrapped into its type. */
+const constant = (e: Expr, value: number): Expr =>
+  makeExpr('const', e.dtype, e.lanes, [], isInt(e.dtype) ? wrapInt(e.dtype, value) + 0 : value);
+const product = (e: Expr, a: number, b: number): Expr => constant(e, isInt(e.dtype) ? mulInt(e.dtype, a, b) : a * b);
 const valueOf = (e: Expr | undefined): number | undefined => (e?.op === 'const' ? (e.arg as number) : undefined);
 
 /** Simplest known form of a node whose operands are already simple. */
@@ -173,7 +213,11 @@ function simplifyBool(e: Expr): Expr {
 const int = (op: Expr['op'], like: Expr, a: Expr, b: Expr): Expr =>
   simplify(makeExpr(op, like.dtype, like.lanes, [a, b]));
 
-/** Integer identities. Constants stand on the right of commutative operators; sums and products lean left. */
+/**
+ * Integer identities. Sums and products may be rearranged freely, since they wrap modulo 2^bits; quotients, remainders and
+ * comparisons only see through arithmetic that provably does not wrap (`fits`). Constants stand on the right of
+ * commutative operators; sums and products lean left.
+ */
 function simplifyInt(e: Expr): Expr {
   const [a, b] = e.args as [Expr, Expr];
   const [x, y] = [valueOf(a), valueOf(b)];
@@ -203,9 +247,9 @@ function simplifyInt(e: Expr): Expr {
       if (y === 1) return a;
       if (x !== undefined) return int('mul', e, b, a);
       if (y !== undefined && a.op === 'mul' && valueOf(a.args[1]) !== undefined)
-        return int('mul', e, a.args[0]!, c(valueOf(a.args[1])! * y));
+        return int('mul', e, a.args[0]!, product(e, valueOf(a.args[1])!, y));
       if (y !== undefined && a.op === 'add' && valueOf(a.args[1]) !== undefined)
-        return int('add', e, int('mul', e, a.args[0]!, b), c(valueOf(a.args[1])! * y));
+        return int('add', e, int('mul', e, a.args[0]!, b), product(e, valueOf(a.args[1])!, y));
       return e;
     case 'floordiv': case 'div': return simplifyDiv(e, a, b, y);
     case 'floormod': case 'rem': return simplifyMod(e, a, b, y);
@@ -231,27 +275,33 @@ function collectDivMod(e: Expr, a: Expr, b: Expr): Expr | undefined {
   return tail && int('add', e, a.args[0]!, tail);
 }
 
-/** a = g·x + r with 0 ≤ r < g, for a g that divides `n`: the part that decides a ÷ n and the part that does not. */
-function splitCommonFactor(a: Expr, n: number): { scaled: Expr; rest: number; g: number } | undefined {
-  const terms: Expr[] = [];
+/**
+ * a = g·x + r with 0 ≤ r < g, for a g > 1 that divides `n`: then a ÷ n = x ÷ (n/g), and r passes through a mod n untouched.
+ * The summands of g·x are those with the largest constant multipliers.
+ */
+function splitCommonFactor(a: Expr, n: number): { scaled: Expr; rest: Expr; g: number } | undefined {
+  const terms: { readonly e: Expr; readonly by: number }[] = [];
+  let offset = 0;
   const collect = (e: Expr): void => {
-    if (e.op !== 'add') return void terms.push(e);
-    collect(e.args[0]!);
-    collect(e.args[1]!);
+    if (e.op === 'const') offset += e.arg as number;
+    else if (e.op !== 'add') terms.push({ e, by: e.op === 'mul' ? Math.abs(valueOf(e.args[1]) ?? 1) : 1 });
+    else e.args.forEach(collect);
   };
   collect(a);
-  let offset = 0;
-  let g = n;
-  for (const t of terms) {
-    if (t.op === 'const') offset += t.arg as number;
-    else g = gcd(g, t.op === 'mul' ? (valueOf(t.args[1]) ?? 1) : 1);
+  const sizes = [...new Set(terms.map((t) => t.by))].sort((p, q) => p - q);
+  for (const least of sizes) {
+    const [large, small] = [terms.filter((t) => t.by >= least), terms.filter((t) => t.by < least)];
+    const g = large.reduce((d, t) => gcd(d, t.by), n);
+    if (g <= 1) continue;
+    const extra = offset - g * Math.floor(offset / g);
+    const [lo, hi] = small.reduce(([l, h], { e }) => [l + boundsOf(e)[0], h + boundsOf(e)[1]], [extra, extra]);
+    if (lo < 0 || hi >= g) continue;
+    const sum = (parts: readonly Expr[], more: number): Expr =>
+      [...parts, constant(a, more)].reduce((x, y) => int('add', a, x, y));
+    const over = ({ e }: { readonly e: Expr }): Expr => int('mul', a, e.args[0]!, constant(a, valueOf(e.args[1])! / g));
+    return { scaled: sum(large.map(over), (offset - extra) / g), rest: sum(small.map((t) => t.e), extra), g };
   }
-  if (g <= 1 || !Number.isSafeInteger(g)) return undefined;
-  const rest = offset - g * Math.floor(offset / g);
-  let scaled = constant(a, (offset - rest) / g);
-  for (const t of terms)
-    if (t.op !== 'const') scaled = int('add', a, scaled, int('mul', a, t.args[0]!, constant(a, valueOf(t.args[1])! / g)));
-  return { scaled, rest, g };
+  return undefined;
 }
 const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
 
@@ -286,6 +336,7 @@ function simplifyDiv(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
   if (lo >= 0 && hi < boundsOf(b)[0]) return constant(e, 0);
   if (e.op === 'div' && !nonNegative(a)) return e;
   if (e.op === 'div' && boundsOf(b)[0] > 0) return int('floordiv', e, a, b);
+  if (!fitsThroughout(a)) return e;
   // (i·n) ÷ n = i, also for symbolic n
   if (a.op === 'mul' && a.args[1] === b && boundsOf(b)[0] > 0) return a.args[0]!;
   if (a.op === 'mul' && a.args[0] === b && boundsOf(b)[0] > 0) return a.args[1]!;
@@ -296,12 +347,13 @@ function simplifyDiv(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
         return p.args[1] === b ? p.args[0]! : p.args[1]!;
   }
   if (y === undefined || y <= 0) return e;
-  if (a.op === 'floordiv' && (valueOf(a.args[1]) ?? 0) > 0)
-    return int('floordiv', e, a.args[0]!, constant(e, valueOf(a.args[1])! * y));
+  const inner = a.op === 'floordiv' ? (valueOf(a.args[1]) ?? 0) : 0;
+  if (inner > 0 && isInt(e.dtype) && inner * y <= intRange(e.dtype)[1])
+    return int('floordiv', e, a.args[0]!, constant(e, inner * y));
   const common = e.op === 'floordiv' ? splitCommonFactor(a, y) : undefined;
   if (common) return int('floordiv', e, common.scaled, constant(e, y / common.g));
   const split = splitMultiple(a, y);
-  if (split && split.rest !== a)
+  if (split && split.rest !== a && fitsThroughout(split.rest))
     return int('add', e, split.part, int('floordiv', e, split.rest, b));
   return e;
 }
@@ -313,6 +365,7 @@ function simplifyMod(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
   if (lo >= 0 && below(a, b)) return a;
   if (e.op === 'rem' && !nonNegative(a)) return e;
   if (e.op === 'rem' && boundsOf(b)[0] > 0) return int('floormod', e, a, b);
+  if (!fitsThroughout(a)) return e;
   if (a.op === 'mul' && (a.args[0] === b || a.args[1] === b)) return constant(e, 0);
   if (a.op === 'add') {
     for (const [p, r] of [[a.args[0]!, a.args[1]!], [a.args[1]!, a.args[0]!]] as const)
@@ -320,12 +373,12 @@ function simplifyMod(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
   }
   if (y === undefined || y <= 0) return e;
   const common = e.op === 'floormod' ? splitCommonFactor(a, y) : undefined;
-  if (common && (common.g < y || common.rest !== 0)) {
+  if (common) {
     const inner = int('floormod', e, common.scaled, constant(e, y / common.g));
-    return int('add', e, int('mul', e, inner, constant(e, common.g)), constant(e, common.rest));
+    return int('add', e, int('mul', e, inner, constant(e, common.g)), common.rest);
   }
   const split = splitMultiple(a, y);
-  return split && split.rest !== a ? int('floormod', e, split.rest, b) : e;
+  return split && split.rest !== a && fitsThroughout(split.rest) ? int('floormod', e, split.rest, b) : e;
 }
 
 /** 0 ≤ a < b, by intervals or because `a` is a variable that ends at `b`. */

@@ -23,8 +23,8 @@ function erfSeries(x: number): number {
 /** erfc(x) for x ≥ 1 by its continued fraction (Abramowitz & Stegun 7.1.14), evaluated from the far end. */
 function erfcFraction(x: number): number {
   if (x > 27.3) return 0;
-  // The error of depth N falls like e^(−2x√(2N)); this depth brings it below 1e-17.
-  const depth = Math.ceil((19.6 / x) ** 2 / 2) + 4;
+  // Measured depths for 1.2e-16: 196 at 1, 63 at 2, 16 at 5, 6 at 20.
+  const depth = Math.ceil(205 / (x * x) + 14);
   let denominator = x;
   for (let n = depth; n >= 1; n--) denominator = x + n / 2 / denominator;
   return (ONE_OVER_SQRT_PI * expMinusSquare(x)) / denominator;

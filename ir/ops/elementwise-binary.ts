@@ -94,10 +94,13 @@ export const rem = binaryOp({
 });
 
 export const floorDiv = binaryOp({
-  name: 'floor_div', doc: '⌊a ÷ b⌋; on integers 0 for a divisor of 0.', domain: 'number',
+  name: 'floor_div', doc: '⌊a ÷ b⌋ of the rounded quotient; on integers 0 for a divisor of 0.', domain: 'number',
   f: (a, b, dtype) => (isFloat(dtype) ? Math.floor(a / b) : b === 0 ? 0 : Math.floor(a / b)),
   expr: (a, b, dtype) => (isFloat(dtype) ? s.floor(s.div(a, b)) : divideInt('floordiv', a, b, dtype)),
-  examples: allNumbers,
+  examples: [
+    ...floats.slice(0, 4), ...ints,
+    { inputs: [given('f32', [8, 1], [0, -0, 1, -7, 2.5, Infinity, -Infinity, NaN]), given('f32', [5], [0, 2, -2, Infinity, NaN])] },
+  ],
 });
 
 export const floorMod = binaryOp({
