@@ -29,11 +29,11 @@ const F32_BOUNDS: Readonly<Record<string, { readonly ulps: number; readonly floo
   depthwise_conv: { ulps: 4, floor: 8 },
   random_normal: { ulps: 8, floor: 4 },
   random_uniform: { ulps: 2, floor: 2 },
-  avg_pool: { ulps: 6, floor: 2 },
-  depthwise_conv: { ulps: 9, floor: 4 },
 };
 /** Ops with constants that f32 cannot hold: at double precision their lowerings differ by the rounding of the constant. */
-const ROUNDED_CONSTANTS = new Set(['gelu', 'quick_gelu', 'leaky_relu', 'hard_sigmoid', 'hard_swish', 'random_normal', 'batch_norm', 'attention_weights']);
+const ROUNDED_CONSTANTS = new Set([
+  'gelu', 'quick_gelu', 'leaky_relu', 'hard_sigmoid', 'hard_swish', 'random_normal', 'batch_norm', 'attention_weights',
+]);
 const SMALLEST = 2 ** -149;
 const ulp = (x: number): number => Math.max(SMALLEST, 2 ** (Math.floor(Math.log2(Math.max(Math.abs(x), 2 ** -126))) - 23));
 

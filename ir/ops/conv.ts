@@ -358,5 +358,3 @@ function spreadOut(x: Value, shape: Shape, axes: readonly WindowAxis[]): Value {
   const sizes = axes.map((a, i) => dim(sc.mul(sc.index(shape[i + 2]!), a.stride)));
   return reshape([spread], { shape: [...lead, ...sizes] });
 }
-
-export * from './pool.ts';

@@ -10,7 +10,7 @@ import { expectDtype, expectSameDtype } from './check.ts';
 import { mul } from './elementwise.ts';
 import { f32, given } from './example.ts';
 import { addAs, mulAs } from './exact.ts';
-import { late } from './late.ts';
+import { matmul } from './linear.ts';
 import { macsOf, macsSum } from './macs.ts';
 import { reduceSum } from './reduce.ts';
 import { reshape, transpose } from './shape.ts';
@@ -126,7 +126,7 @@ function product(a0: Named, b0: Named, wanted: ReadonlySet<string>): Named {
     return { value: merged(permuted(x, [...batch, ...own, ...inner]), [...apart, own, inner]), innerFirst: false };
   };
   const [left, right] = [split(a, rows), split(b, columns)];
-  const value = matmulOf(left.value, right.value, { transposeA: left.innerFirst, transposeB: !right.innerFirst });
+  const value = matmul([left.value, right.value], { transposeA: left.innerFirst, transposeB: !right.innerFirst });
   const names = [...batch, ...rows, ...columns];
   const sizeIn = (name: string): Dim =>
     (a.names.includes(name) ? shapeOf(a)[a.names.indexOf(name)] : shapeOf(b)[b.names.indexOf(name)])!;
@@ -134,9 +134,6 @@ function product(a0: Named, b0: Named, wanted: ReadonlySet<string>): Named {
   const shape = [...lead, ...rows.map(sizeIn), ...columns.map(sizeIn)];
   return { value: rows.length === 1 && columns.length === 1 ? value : reshape([value], { shape }), names };
 }
-// linear.ts exports this file, so matmul is found by name.
-const matmulOf = (a: Value, b: Value, attrs: { readonly transposeA: boolean; readonly transposeB: boolean }): Value =>
-  late('matmul', [a, b], attrs);
 
 /** A product without a contraction: an outer product, as a broadcast multiplication. */
 function scaled(

@@ -9,7 +9,8 @@ import { dim, elements, tensor, type Dim, type Shape, type TensorType } from '..
 import { expectDtype, expectRankAtLeast, expectSameDtype, expectShape, normalizeAxis, typeAt } from './check.ts';
 import { add, div, exp, maximum, mul, sqrt, sub } from './elementwise.ts';
 import { f32, given } from './example.ts';
-import { eachLine, reduceMean, reduceSum, sumTo } from './reduce.ts';
+import { eachLine } from './order.ts';
+import { reduceMean, reduceSum, sumTo } from './reduce.ts';
 import { reshape, transpose } from './shape.ts';
 import { scalar } from './structural.ts';
 

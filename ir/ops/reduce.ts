@@ -315,5 +315,3 @@ function unfoldNd(folded: Nd, x: Nd, axes: readonly number[]): Float64Array {
   });
   return out;
 }
-
-export * from './order.ts';
