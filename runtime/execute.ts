@@ -1,0 +1,114 @@
+/** Runs a program: launches in chunks, alone or with the threads, turning the event loop every few milliseconds. */
+import type { ProfileRow } from './api.ts';
+import { HeddleError } from './error.ts';
+import { tick } from './host.ts';
+import type { Pool } from './pool.ts';
+import { type LaunchOp, numberOf, type Program } from './program.ts';
+import type { Kernel } from './team.ts';
+
+/** Milliseconds after which the event loop gets a turn. */
+const SLICE = 8;
+
+export interface Machine {
+  readonly kernels: readonly Kernel[];
+  readonly memory: WebAssembly.Memory;
+  readonly pool: Pool | undefined;
+}
+
+/**
+ * Runs the program once. One call at a time per machine, since a program keeps its late arguments.
+ *
+ * @param check  called after every turn of the event loop; what it throws ends the run
+ * @returns the time per label, longest first
+ * @throws HeddleError `kernel` when a kernel traps or a thread dies, `manifest` when a late number is out of bounds
+ */
+export async function execute(machine: Machine, program: Program, check: () => void): Promise<ProfileRow[]> {
+  const { kernels, memory, pool } = machine;
+  const { ops } = program;
+  const symbols: Record<string, number> = { ...program.symbols };
+  const done: number[] = [];
+  const times = new Map<string, { label: string; ms: number; calls: number }>();
+  let until = performance.now() + SLICE;
+  let paused = 0;
+
+  const pause = async (): Promise<void> => {
+    const from = performance.now();
+    await tick();
+    check();
+    const now = performance.now();
+    paused += now - from;
+    until = now + SLICE;
+  };
+
+  const call = (op: LaunchOp, grid: number, from: number, to: number): void => {
+    const { args } = op;
+    args[args.length - 2] = from;
+    args[args.length - 1] = Math.min(grid, to);
+    try {
+      kernels[op.kernel]!.apply(undefined, args);
+    } catch (cause) {
+      throw new HeddleError('kernel', `kernel ${op.label} stopped at ${from} of ${grid}: ${String(cause)}`, { cause });
+    }
+  };
+
+  const launch = async (op: LaunchOp): Promise<void> => {
+    const grid = numberOf(op.grid, symbols, op.label);
+    const chunk = numberOf(op.chunk, symbols, op.label);
+    const chunks = Math.ceil(grid / chunk);
+    for (const { i, value } of op.late) op.args[i] = numberOf(value, symbols, op.label);
+    const leader = chunks < 2 ? undefined : pool?.leader;
+    let next = 0;
+    leader?.begin(op, grid, chunk, chunks);
+    try {
+      for (;;) {
+        const c = leader === undefined ? next++ : leader.take();
+        if (c >= chunks) break;
+        call(op, grid, c * chunk, (c + 1) * chunk);
+        if (performance.now() > until) await pause();
+      }
+    } finally {
+      leader?.stop();
+      while (leader?.end() === false && pool?.failure === undefined) await tick();
+    }
+    if (pool !== undefined && (leader?.failed || pool.failure !== undefined)) {
+      await tick();
+      throw new HeddleError('kernel', `a thread failed in ${op.label}: ${pool.failure ?? 'it stopped'}`);
+    }
+  };
+
+  check();
+  for (let pc = 0; pc < ops.length; ) {
+    const at = pc++;
+    const op = ops[at]!;
+    if (op.kind === 'launch') {
+      const from = performance.now() - paused;
+      await launch(op);
+      const row = times.get(op.label) ?? { label: op.label, ms: 0, calls: 0 };
+      row.ms += performance.now() - paused - from;
+      row.calls++;
+      times.set(op.label, row);
+    } else if (op.kind === 'copy') {
+      const [from, to] = [numberOf(op.from, symbols, 'an offset'), numberOf(op.to, symbols, 'an offset')];
+      const bytes = numberOf(op.bytes, symbols, 'the length of a copy');
+      new Uint8Array(memory.buffer).copyWithin(to, from, from + bytes);
+    } else if (op.kind === 'enter') {
+      const trips = numberOf(op.trips, symbols, op.symbol);
+      done[at] = 0;
+      if (trips === 0) pc = op.end;
+      else symbols[op.symbol] = op.reverse ? trips - 1 : 0;
+    } else if (op.kind === 'next') {
+      const loop = ops[op.start]!;
+      if (loop.kind !== 'enter') continue;
+      const trips = numberOf(loop.trips, symbols, loop.symbol);
+      const i = ++done[op.start]!;
+      if (i < trips) {
+        symbols[loop.symbol] = loop.reverse ? trips - 1 - i : i;
+        pc = op.start + 1;
+        if (performance.now() > until) await pause();
+      } else delete symbols[loop.symbol];
+    } else if (op.kind === 'unless') {
+      if (new Uint8Array(memory.buffer)[numberOf(op.at, symbols, 'an offset')] === 0) pc = op.target;
+    } else pc = op.target;
+  }
+  return [...times.values()].sort((a, b) => b.ms - a.ms);
+}

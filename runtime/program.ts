@@ -1,0 +1,163 @@
+/** The steps of an entry under one binding of its symbols: flat, with addresses computed as far as they can be. */
+import { layoutArena } from './arena.ts';
+import { elementBytes, MAX_MEMORY } from './check.ts';
+import { HeddleError } from './error.ts';
+import { type Address, type EntryPlan, type Launch, type Port, type Size, type Step, sizeOf } from './manifest.ts';
+
+type Symbols = Readonly<Record<string, number>>;
+
+/** A number that depends on a loop symbol: `base` + the size, which lies in `min` … `max`. */
+export interface Late {
+  readonly base: number;
+  readonly size: Size;
+  readonly min: number;
+  readonly max: number;
+}
+export type Num = number | Late;
+
+export interface LaunchOp {
+  readonly kind: 'launch';
+  readonly label: string;
+  readonly kernel: number;
+  /** Addresses and parameters, and two places for the range; late ones are 0 until they are known. */
+  readonly args: number[];
+  readonly late: readonly { readonly i: number; readonly value: Late }[];
+  /** What each argument grows by from one thread to the next: the size of a scratch, or 0. */
+  readonly strides: readonly number[];
+  readonly grid: Num;
+  readonly chunk: Num;
+}
+
+/** One instruction; targets are positions in the list. */
+export type Op =
+  | LaunchOp
+  | { readonly kind: 'copy'; readonly from: Num; readonly to: Num; readonly bytes: Num }
+  | { readonly kind: 'enter'; readonly symbol: string; readonly trips: Num; readonly reverse: boolean; end: number }
+  | { readonly kind: 'next'; readonly start: number }
+  | { readonly kind: 'unless'; readonly at: Num; target: number }
+  | { readonly kind: 'jump'; target: number };
+
+export interface PortPlace {
+  readonly port: Port;
+  readonly at: number;
+  readonly shape: readonly number[];
+}
+
+export interface Program {
+  readonly ops: readonly Op[];
+  readonly inputs: readonly PortPlace[];
+  readonly outputs: readonly PortPlace[];
+  /** Bytes of memory from address 0. */
+  readonly bytes: number;
+  readonly symbols: Symbols;
+}
+
+/** First address that is not reserved: the weights start here. */
+export const WEIGHTS_AT = 64;
+
+/** Rounds up to a whole number of cache lines. */
+export const lines = (bytes: number): number => Math.ceil(bytes / 64) * 64;
+
+/** @throws HeddleError `manifest` when a number of the plan is not an integer within its bounds */
+function within(value: number, min: number, max: number, what: string): number {
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
+  throw new HeddleError(
+    'manifest',
+    `manifest: ${what} is ${value}, outside ${min} … ${max}. Compile the bundle again.`,
+  );
+}
+
+/** The number, under the symbols of the binding and of the loops around. */
+export function numberOf(num: Num, symbols: Symbols, what: string): number {
+  return typeof num === 'number' ? num : num.base + within(sizeOf(num.size, symbols), num.min, num.max, what);
+}
+
+/** Replaces what is known by numbers. */
+function fold(size: Size, symbols: Symbols): Size {
+  if (typeof size === 'string') return symbols[size] ?? size;
+  if (typeof size === 'number') return size;
+  const folded: Size = [size[0], fold(size[1], symbols), fold(size[2], symbols)];
+  return typeof folded[1] === 'number' && typeof folded[2] === 'number' ? sizeOf(folded, symbols) : folded;
+}
+
+/**
+ * @param weightBytes  size of the weights, which stand at `WEIGHTS_AT`; the arena follows, then a scratch per thread
+ * @throws HeddleError `memory` when it does not fit into 4 GiB; `manifest`
+ */
+export function bindProgram(plan: EntryPlan, symbols: Symbols, weightBytes: number, threads: number): Program {
+  const arena = layoutArena(plan.buffers, symbols);
+  const arenaAt = WEIGHTS_AT + lines(weightBytes);
+  const scratchAt = arenaAt + arena.bytes;
+  const scratch = lines(plan.scratch);
+  const bytes = scratchAt + threads * scratch;
+  // The negation also catches NaN, from sizes that divide by zero.
+  if (!(bytes >= 0 && bytes <= MAX_MEMORY)) {
+    throw new HeddleError(
+      'memory',
+      `these sizes need ${(bytes / 2 ** 30).toFixed(2)} GiB; a WebAssembly memory holds 4. Use smaller sizes.`,
+    );
+  }
+  const sizes = plan.buffers.map((buffer) => within(sizeOf(buffer.bytes, symbols), 0, MAX_MEMORY, 'a buffer size'));
+  const ops: Op[] = [];
+
+  const num = (size: Size, min: number, max: number, what: string, base = 0): Num => {
+    const folded = fold(size, symbols);
+    return typeof folded === 'number' ? base + within(folded, min, max, what) : { base, size: folded, min, max };
+  };
+  const address = (a: Address, length = 0): Num => {
+    if ('s' in a) return scratchAt + a.s;
+    const [base, limit] =
+      'b' in a ? [arenaAt + arena.offsets[a.b]!, sizes[a.b]!] : [WEIGHTS_AT + a.w, weightBytes - a.w];
+    return num(a.at ?? 0, 0, Math.max(0, limit - length), 'an offset', base);
+  };
+  const launch = (step: Launch): LaunchOp => {
+    const int = 2 ** 31;
+    const nums = [
+      ...step.args.map((each) => address(each)),
+      ...step.params.map((size) => num(size, -int, int - 1, `a parameter of ${step.label}`)),
+    ];
+    return {
+      kind: 'launch',
+      label: step.label,
+      kernel: step.kernel,
+      args: [...nums.map((each) => (typeof each === 'number' ? each : 0)), 0, 0],
+      late: nums.flatMap((value, i) => (typeof value === 'number' ? [] : [{ i, value }])),
+      strides: [...step.args.map((each) => ('s' in each ? scratch : 0)), ...step.params.map(() => 0)],
+      grid: num(step.grid, 0, int - 1, `the grid of ${step.label}`),
+      chunk: num(step.chunk, 1, int - 1, `the chunk of ${step.label}`),
+    };
+  };
+  const emit = (steps: readonly Step[]): void => {
+    for (const step of steps) {
+      if ('kernel' in step) ops.push(launch(step));
+      else if ('loop' in step) {
+        const trips = num(step.trips, 0, 2 ** 31 - 1, `the trips of ${step.loop}`);
+        const enter = { kind: 'enter' as const, symbol: step.loop, trips, reverse: step.reverse, end: 0 };
+        const start = ops.push(enter) - 1;
+        emit(step.steps);
+        enter.end = ops.push({ kind: 'next', start });
+      } else if ('if' in step) {
+        const unless = { kind: 'unless' as const, at: address(step.if, 1), target: 0 };
+        ops.push(unless);
+        emit(step.then);
+        const jump = { kind: 'jump' as const, target: 0 };
+        unless.target = ops.push(jump);
+        emit(step.else);
+        jump.target = ops.length;
+      } else {
+        const length = num(step.bytes, 0, MAX_MEMORY, 'the length of a copy');
+        const least = typeof length === 'number' ? length : 0;
+        ops.push({ kind: 'copy', from: address(step.from, least), to: address(step.to, least), bytes: length });
+      }
+    }
+  };
+  emit(plan.steps);
+
+  const place = (port: Port): PortPlace => {
+    const shape = port.shape.map((size) => within(sizeOf(size, symbols), 0, MAX_MEMORY, `a size of ${port.name}`));
+    const need = shape.reduce((a, b) => a * b, elementBytes[port.dtype]);
+    within(need, 0, sizes[port.buffer]!, `the size of ${port.name}`);
+    return { port, at: arenaAt + arena.offsets[port.buffer]!, shape };
+  };
+  return { ops, inputs: plan.inputs.map(place), outputs: plan.outputs.map(place), bytes, symbols };
+}

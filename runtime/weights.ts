@@ -1,0 +1,90 @@
+/** Reads the weight file into the memory of the kernels, checking every block. */
+import { HeddleError } from './error.ts';
+import type { WeightSegment, WeightsInfo } from './manifest.ts';
+import { sha256 } from './sha256.ts';
+import type { Source } from './source.ts';
+
+let table: Uint32Array | undefined;
+
+/** The bits of every f16 as f32: exact, NaN payloads and subnormals included. */
+function widened(): Uint32Array {
+  if (table !== undefined) return table;
+  table = new Uint32Array(1 << 16);
+  const float = new Float32Array(1);
+  const bits = new Uint32Array(float.buffer);
+  for (let h = 0; h < 1 << 16; h++) {
+    const magnitude = h & 0x7fff;
+    if (magnitude >= 0x7c00) bits[0] = 0x7f800000 | ((magnitude & 0x3ff) << 13);
+    else if (magnitude >= 0x400) bits[0] = (magnitude << 13) + (112 << 23);
+    else float[0] = magnitude * 2 ** -24;
+    table[h] = bits[0]! | ((h & 0x8000) << 16);
+  }
+  return table;
+}
+
+/** Copies what `block`, standing at byte `start` of the file, holds of a segment to its place in `memory`. */
+function place(segment: WeightSegment, block: Uint8Array<ArrayBuffer>, start: number, memory: Uint8Array): void {
+  const from = Math.max(segment.from, start);
+  const to = Math.min(segment.from + segment.bytes, start + block.length);
+  if (from >= to) return;
+  if (segment.stored === 'raw') {
+    memory.set(block.subarray(from - start, to - start), segment.to + from - segment.from);
+    return;
+  }
+  const wide = widened();
+  const halves = new Uint16Array(block.buffer, from - start, (to - from) / 2);
+  const at = memory.byteOffset + segment.to + 2 * (from - segment.from);
+  const out = new Uint32Array(memory.buffer, at, halves.length);
+  for (let i = 0; i < halves.length; i++) out[i] = wide[halves[i]!]!;
+}
+
+/**
+ * Fills `memory` from the weight file: one pass, in blocks, hashing one block while the next is read.
+ *
+ * @param memory    `info.memory` bytes, at an address that is a multiple of 4
+ * @param progress  called with the bytes read so far
+ * @throws HeddleError `integrity` naming the file and the block; `source`; or the signal's reason
+ */
+export async function loadWeights(
+  source: Source,
+  info: WeightsInfo,
+  memory: Uint8Array,
+  signal: AbortSignal,
+  progress: (loaded: number) => void,
+): Promise<void> {
+  if (info.bytes === 0) return;
+  const size = Math.min(info.block, info.bytes);
+  const ring = Array.from({ length: 3 }, () => ({ bytes: new Uint8Array(size), checked: Promise.resolve() }));
+  const segments = [...info.segments].sort((a, b) => a.from - b.from);
+  let first = 0;
+  const bad = (why: string): HeddleError =>
+    new HeddleError('integrity', `weights ${info.file}: ${why}. Copy or download the file again.`);
+  const reader = await source.open(info.file, signal);
+  try {
+    for (let i = 0, start = 0; start < info.bytes; i++, start += size) {
+      const slot = ring[i % ring.length]!;
+      await slot.checked;
+      signal.throwIfAborted();
+      const block = slot.bytes.subarray(0, Math.min(size, info.bytes - start));
+      const got = await reader.fill(block);
+      if (got < block.length) throw bad(`ends after ${start + got} bytes; the manifest says ${info.bytes}`);
+      slot.checked = sha256(block).then((hash) => {
+        if (hash === info.sha256[i]) return;
+        throw bad(`block ${i} (bytes ${start} to ${start + got - 1}) does not have the hash in the manifest`);
+      });
+      slot.checked.catch(() => {});
+      while (first < segments.length && segments[first]!.from + segments[first]!.bytes <= start) first++;
+      for (let s = first; s < segments.length && segments[s]!.from < start + got; s++) {
+        place(segments[s]!, block, start, memory);
+      }
+      progress(start + got);
+    }
+    for (const slot of ring) await slot.checked;
+    signal.throwIfAborted();
+    if ((await reader.fill(new Uint8Array(1))) > 0) {
+      throw bad(`is longer than the ${info.bytes} bytes that the manifest says`);
+    }
+  } finally {
+    await reader.close().catch(() => {});
+  }
+}
