@@ -3,7 +3,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Manifest, WasmFile } from '../runtime/manifest.ts';
-import type { CompiledEntry } from './compile.ts';
+import type { CompiledEntry } from './entry.ts';
 
 export class Bundle {
   readonly manifest: Manifest;

@@ -1,32 +1,24 @@
 /** From a model to a bundle: passes, regions, kernels, plan, files. */
-import type { Model } from '../ir/model.ts';
+
 import type { Graph } from '../ir/graph.ts';
-import type { WeightStore } from '../ir/weights.ts';
-import { FORMAT, type EntryPlan, type Manifest } from '../runtime/manifest.ts';
 import type { Kernel } from '../ir/kernel.ts';
+import type { Model } from '../ir/model.ts';
+import type { WeightStore } from '../ir/weights.ts';
+import { type EntryPlan, FORMAT, type Manifest } from '../runtime/manifest.ts';
 import { Bundle } from './bundle.ts';
 import { decompose } from './decompose.ts';
+import type { CompiledEntry } from './entry.ts';
 import { type Partition, partition } from './partition.ts';
 import { planEntry } from './plan.ts';
 import { type ScheduledRegion, scheduleRegions } from './schedule-regions.ts';
 import { WASM_PLAIN, WASM_RELAXED } from './target.ts';
-import { type WasmModule, printWasm } from './wasm.ts';
+import { printWasm, type WasmModule } from './wasm.ts';
 import { WeightPlan } from './weights.ts';
 
 export interface CompileOptions {
   readonly weights: WeightStore;
   /** How floats stand in the weight file; f16 is widened at load. Default `f32`. */
   readonly storage?: 'f32' | 'f16';
-}
-
-/** One entry point on its way through the compiler; dumps and tests look at any stage. */
-export interface CompiledEntry {
-  readonly name: string;
-  readonly optimised: Graph;
-  readonly program: Partition;
-  readonly relaxed: readonly ScheduledRegion[];
-  readonly plain: readonly ScheduledRegion[];
-  readonly plan: EntryPlan;
 }
 
 export function compile(model: Model, options: CompileOptions): Bundle {
@@ -82,6 +74,9 @@ export class KernelList {
   }
 
   print(variant: 'relaxed' | 'plain'): WasmModule {
-    return printWasm(this.variants.map((v) => v[variant]), variant === 'relaxed' ? WASM_RELAXED : WASM_PLAIN);
+    return printWasm(
+      this.variants.map((v) => v[variant]),
+      variant === 'relaxed' ? WASM_RELAXED : WASM_PLAIN,
+    );
   }
 }

@@ -277,6 +277,10 @@ class KernelCompiler implements ExprContext {
         return this.#if(s);
       case 'barrier':
         return { steps: barrier(this.#barriers++) };
+      case 'fence':
+        return { run: () => undefined };
+      case 'fence':
+        return { run: () => {} };
     }
   }
 

@@ -97,8 +97,12 @@ class KernelPrinter {
         }
         line('}');
         return;
+      case 'fence':
+        line('fence');
+        return;
       case 'barrier':
-        line('barrier');
+      case 'fence':
+        line(s.kind);
         return;
     }
   }

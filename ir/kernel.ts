@@ -2,9 +2,10 @@
  * The kernel IR: loops, variables and stores over flat buffers. The same kernel prints as WASM and as WGSL; what differs
  * between targets is the schedule that wrote it and the meaning of its bound loops.
  */
-import type { Buffer, Expr, Lanes, Space } from './expr.ts';
+
 import { intRange, isInt, type Scalar } from './dtype.ts';
-import { binary, index, literal, splat, variable, type Num } from './scalar.ts';
+import type { Buffer, Expr, Lanes, Space } from './expr.ts';
+import { binary, index, literal, type Num, splat, variable } from './scalar.ts';
 import { boundsOf } from './simplify.ts';
 
 /**
@@ -15,13 +16,26 @@ import { boundsOf } from './simplify.ts';
 export type Bind = 'serial' | 'grid.x' | 'grid.y' | 'grid.z' | 'thread.x' | 'thread.y';
 
 export type Stmt =
-  | { readonly kind: 'for'; readonly v: Expr; readonly from: Expr; readonly to: Expr; readonly step: number; readonly bind: Bind; readonly body: readonly Stmt[] }
+  | {
+      readonly kind: 'for';
+      readonly v: Expr;
+      readonly from: Expr;
+      readonly to: Expr;
+      readonly step: number;
+      readonly bind: Bind;
+      readonly body: readonly Stmt[];
+    }
   /** Defined once; `var` may be `set` again. */
   | { readonly kind: 'let' | 'var' | 'set'; readonly v: Expr; readonly value: Expr }
   /** Writes `value.lanes` consecutive elements from the flat element index `at`. */
   | { readonly kind: 'store'; readonly to: Buffer; readonly at: Expr; readonly value: Expr }
   | { readonly kind: 'if'; readonly cond: Expr; readonly then: readonly Stmt[]; readonly else: readonly Stmt[] }
-  | { readonly kind: 'barrier' };
+  | { readonly kind: 'barrier' }
+  /**
+   * Ends a basic block without meaning anything: some engines hoist every load of a block above its arithmetic and then
+   * spill. WASM prints a branch that is never taken; other printers and the interpreter skip it. Only inside a loop.
+   */
+  | { readonly kind: 'fence' };
 
 export interface Kernel {
   readonly kind: 'kernel';
@@ -35,9 +49,17 @@ export interface Kernel {
 }
 
 export const buffer = (
-  name: string, dtype: Scalar, size: Num, options: { space?: Space; access?: Buffer['access'] } = {},
+  name: string,
+  dtype: Scalar,
+  size: Num,
+  options: { space?: Space; access?: Buffer['access'] } = {},
 ): Buffer => ({
-  kind: 'buffer', name, dtype, size: index(size), space: options.space ?? 'global', access: options.access ?? 'read',
+  kind: 'buffer',
+  name,
+  dtype,
+  size: index(size),
+  space: options.space ?? 'global',
+  access: options.access ?? 'read',
 });
 
 /** Writes statements in order. TypeScript is the macro language: unrolling is a `for` in the schedule. */
@@ -45,14 +67,25 @@ export class Block {
   readonly stmts: Stmt[] = [];
 
   for(
-    name: string, from: Num, to: Num, body: (v: Expr, block: Block) => void,
+    name: string,
+    from: Num,
+    to: Num,
+    body: (v: Expr, block: Block) => void,
     options: { step?: number; bind?: Bind } = {},
   ): void {
+    // No trips: nothing to write.
+    if (sub(to, from).op === 'const' && (sub(to, from).arg as number) <= 0) return;
     const v = variable(name, 'i32', 1, { from, to });
     const inner = new Block();
     body(v, inner);
     this.stmts.push({
-      kind: 'for', v, from: index(from), to: index(to), step: options.step ?? 1, bind: options.bind ?? 'serial', body: inner.stmts,
+      kind: 'for',
+      v,
+      from: index(from),
+      to: index(to),
+      step: options.step ?? 1,
+      bind: options.bind ?? 'serial',
+      body: inner.stmts,
     });
   }
 
@@ -106,6 +139,10 @@ export class Block {
   barrier(): void {
     this.stmts.push({ kind: 'barrier' });
   }
+
+  fence(): void {
+    this.stmts.push({ kind: 'fence' });
+  }
 }
 
 /** Calls `visit` with every statement, outer before inner. */
@@ -123,11 +160,19 @@ export function eachStmt(body: readonly Stmt[], visit: (s: Stmt) => void): void 
 /** The expressions a statement evaluates itself, not those of its body. */
 export function stmtExprs(s: Stmt): readonly Expr[] {
   switch (s.kind) {
-    case 'for': return [s.from, s.to];
-    case 'let': case 'var': case 'set': return [s.value];
-    case 'store': return [s.at, s.value];
-    case 'if': return [s.cond];
-    case 'barrier': return [];
+    case 'for':
+      return [s.from, s.to];
+    case 'let':
+    case 'var':
+    case 'set':
+      return [s.value];
+    case 'store':
+      return [s.at, s.value];
+    case 'if':
+      return [s.cond];
+    case 'barrier':
+    case 'fence':
+      return [];
   }
 }
 

@@ -172,7 +172,7 @@ class AttentionKernel {
     at: { readonly b: Expr; readonly h: Expr; readonly first: Expr; readonly count: Expr; readonly base: Expr },
   ): void {
     const { keys, width } = this.size;
-    const { rows: tileRows, columns } = this.cx.target.matmul;
+    const { rows: tileRows, columns } = this.cx.target.attention;
     const n = padded(keys);
     block.for('p', 0, ceildiv(n, columns), (p, body) =>
       columnGroup(body, mul(p, columns), n, columns, (group, column, wide) =>
@@ -184,7 +184,15 @@ class AttentionKernel {
             Array.from({ length: rows }, (_, i) => operandAt(this.cx, 0, [at.b, at.h, add(at.first, add(row, i)), k])),
           );
           const panel = add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL)));
-          const acc = accumulate(tile, { rows, columns: wide, k: width, left, panels: this.keys, panel });
+          const acc = accumulate(tile, {
+            rows,
+            columns: wide,
+            k: width,
+            left,
+            panels: this.keys,
+            panel,
+            tile: this.cx.target.attention,
+          });
           acc.forEach((vectors, i) =>
             vectors.forEach((v, j) =>
               tile.store(this.scores, add(mul(add(row, i), this.stride), add(column, j * 4)), v),
@@ -298,7 +306,7 @@ class AttentionKernel {
     const output = this.result(0);
     if (!output) return;
     const { keys, valueWidth } = this.size;
-    const { rows: tileRows, columns } = this.cx.target.matmul;
+    const { rows: tileRows, columns } = this.cx.target.attention;
     block.for('p', 0, ceildiv(valueWidth, columns), (p, body) =>
       columnGroup(body, mul(p, columns), valueWidth, columns, (group, column, wide, valid) =>
         rowTiles(group, literal(0), at.count, tileRows, (tile, row, rows) => {
@@ -308,7 +316,15 @@ class AttentionKernel {
             (_, i) => (k: Expr) => load(this.scores, add(add(start, i * this.stride), k)),
           );
           const panel = add(at.base, mul(floordiv(column, PANEL), mul(keys, PANEL)));
-          const acc = accumulate(tile, { rows, columns: wide, k: keys, left, panels: this.values, panel });
+          const acc = accumulate(tile, {
+            rows,
+            columns: wide,
+            k: keys,
+            left,
+            panels: this.values,
+            panel,
+            tile: this.cx.target.attention,
+          });
           acc.forEach((vectors, i) => {
             const inverse = tile.let('inverse', load(this.inverse, add(row, i)));
             const coordinates = [at.b, at.h, add(at.first, add(row, i))];

@@ -104,6 +104,7 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
               columns: width,
               k: p.k,
               panels,
+              tile: cx.target.matmul,
               left: leftRows(cx, p, tile, batch, row, rows),
               panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
             });

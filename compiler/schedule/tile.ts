@@ -9,6 +9,7 @@ import { add, ceildiv, floordiv, floormod, fma, ge, literal, load, lt, mul, spla
 import { elements, type Shape } from '../../ir/type.ts';
 import { fillsLanes, packLanes } from '../access.ts';
 import type { Stage } from '../region.ts';
+import type { Tile } from '../target.ts';
 import { makeStage, type ScheduleContext } from './context.ts';
 import { nameCoordinates } from './element.ts';
 
@@ -77,27 +78,48 @@ export interface TileOperands {
   readonly panels: Buffer;
   /** Element index of the first panel's first row. */
   readonly panel: Expr;
+  readonly tile: Tile;
 }
 
-/** Σ over k of left · right, as vectors `[row][column ÷ 4]`. */
+/**
+ * Σ over k of left · right, as vectors `[row][column ÷ 4]`. Tiles with few accumulators keep one set for each step of
+ * an unrolled turn, so that additions do not wait for each other.
+ */
 export function accumulate(block: Block, t: TileOperands): Expr[][] {
   const { dtype } = t.panels;
+  const { unroll, fence } = t.tile;
   const vectors = t.columns / 4;
-  const acc = Array.from({ length: t.rows }, (_, i) =>
-    Array.from({ length: vectors }, (_, j) => block.var(`acc${i}_${j}`, zero(dtype, 4))),
+  const sets = t.rows * vectors <= 6 ? unroll : 1;
+  const acc = Array.from({ length: sets }, (_, s) =>
+    Array.from({ length: t.rows }, (__, i) =>
+      Array.from({ length: vectors }, (___, j) => block.var(`acc${i}_${j}${s > 0 ? `_${s}` : ''}`, zero(dtype, 4))),
+    ),
   );
   const panel = block.let('panel', t.panel);
-  block.for('k', 0, t.k, (k, body) => {
+  const step = (body: Block, k: Expr, set: readonly (readonly Expr[])[], last: boolean): void => {
     const right = Array.from({ length: vectors }, (_, j) => {
       const across = add(mul(mul(t.k, PANEL), Math.floor(j / 2)), (j % 2) * 4);
       return body.let(`b${j}`, load(t.panels, add(add(panel, mul(k, PANEL)), across), 4));
     });
     for (let i = 0; i < t.rows; i++) {
       const a = body.let(`a${i}`, splat(t.left[i]!(k), 4));
-      for (let j = 0; j < vectors; j++) body.set(acc[i]![j]!, fma(a, right[j]!, acc[i]![j]!));
+      for (let j = 0; j < vectors; j++) body.set(set[i]![j]!, fma(a, right[j]!, set[i]![j]!));
+      const ends = fence === 'row' || (fence === 'step' && i === t.rows - 1);
+      if (ends && !(last && i === t.rows - 1)) body.fence();
     }
-  });
-  return acc;
+  };
+  const whole = mul(floordiv(t.k, unroll), unroll);
+  block.for(
+    'k',
+    0,
+    whole,
+    (k, body) => {
+      for (let s = 0; s < unroll; s++) step(body, add(k, s), acc[s % sets]!, s === unroll - 1);
+    },
+    { step: unroll },
+  );
+  block.for('k', whole, t.k, (k, body) => step(body, k, acc[0]!, true));
+  return acc.reduce((sum, set) => sum.map((row, i) => row.map((v, j) => block.let('acc', add(v, set[i]![j]!)))));
 }
 
 /** Writes `[batch][⌈N/8⌉][K][8]`, zero beyond N, from elements at `[...batch, k, n]`. */
