@@ -5,7 +5,7 @@
 
 import { intRange, isInt, type Scalar } from './dtype.ts';
 import type { Buffer, Expr, Lanes, Space } from './expr.ts';
-import { binary, index, literal, type Num, splat, variable } from './scalar.ts';
+import { binary, index, literal, type Num, splat, sub, variable } from './scalar.ts';
 import { boundsOf } from './simplify.ts';
 
 /**
