@@ -1,0 +1,98 @@
+/** Elementwise functions. Operands broadcast as in numpy; a number takes the dtype of the tensor beside it. */
+import type { Float, Scalar } from '../../ir/dtype.ts';
+import type { AttrSpecs } from '../../ir/core.ts';
+import type { Op } from '../../ir/op.ts';
+import * as ops from '../../ir/ops/elementwise.ts';
+import type { Broadcast, BroadcastError, Check, DtypeOf, PairError, ShapeOf } from './shapes.ts';
+import { apply, type Operand, type Shape, Tensor, values } from './tensor.ts';
+
+type Pair<A, B> = Tensor<DtypeOf<A, B>, Broadcast<ShapeOf<A>, ShapeOf<B>>>;
+type Test<A, B> = Tensor<'bool', Broadcast<ShapeOf<A>, ShapeOf<B>>>;
+type NoAttrs = Record<string, never> & AttrSpecs;
+
+interface Binary<N extends string> {
+  <const A extends Operand, const B extends Operand>(a: A, b: Check<B, PairError<N, A, B>>): Pair<A, B>;
+}
+interface Compare<N extends string> {
+  <const A extends Operand, const B extends Operand>(a: A, b: Check<B, PairError<N, A, B>>): Test<A, B>;
+}
+const binary =
+  <N extends string>(_: N, op: Op<NoAttrs>): Binary<N> =>
+  (a, b) =>
+    apply(op, [a, b as Operand]);
+const compare =
+  <N extends string>(_: N, op: Op<NoAttrs>): Compare<N> =>
+  (a, b) =>
+    apply(op, [a, b as Operand]);
+type Unary = <D extends Scalar, S extends Shape>(x: Tensor<D, S>) => Tensor<D, S>;
+type FloatUnary = <D extends Float, S extends Shape>(x: Tensor<D, S>) => Tensor<D, S>;
+const unary =
+  (op: Op<NoAttrs>): Unary =>
+  (x) =>
+    apply(op, [x]);
+const floating =
+  (op: Op<NoAttrs>): FloatUnary =>
+  (x) =>
+    apply(op, [x]);
+
+export const add = binary('add', ops.add);
+export const sub = binary('sub', ops.sub);
+export const mul = binary('mul', ops.mul);
+/** a / b; integers round towards zero. */
+export const div = binary('div', ops.div);
+export const pow = binary('pow', ops.pow);
+export const minimum = binary('minimum', ops.minimum);
+export const maximum = binary('maximum', ops.maximum);
+
+export const equal = compare('equal', ops.equal);
+export const notEqual = compare('notEqual', ops.notEqual);
+export const less = compare('less', ops.less);
+export const lessEqual = compare('lessEqual', ops.lessEqual);
+export const greater = compare('greater', ops.greater);
+export const greaterEqual = compare('greaterEqual', ops.greaterEqual);
+export const and = compare('and', ops.and);
+export const or = compare('or', ops.or);
+export const xor = compare('xor', ops.xor);
+export const not: <S extends Shape>(x: Tensor<'bool', S>) => Tensor<'bool', S> = (x) => apply(ops.not, [x]);
+
+export const neg = unary(ops.neg);
+export const abs = unary(ops.abs);
+export const sign = unary(ops.sign);
+export const exp = floating(ops.exp);
+export const log = floating(ops.log);
+export const sqrt = floating(ops.sqrt);
+export const rsqrt = floating(ops.rsqrt);
+export const reciprocal = floating(ops.reciprocal);
+export const tanh = floating(ops.tanh);
+export const sigmoid = floating(ops.sigmoid);
+export const erf = floating(ops.erf);
+export const sin = floating(ops.sin);
+export const cos = floating(ops.cos);
+export const floor = floating(ops.floor);
+export const ceil = floating(ops.ceil);
+/** To the nearest integer, ties to even. */
+export const round = floating(ops.round);
+export const relu = unary(ops.relu);
+export const silu = floating(ops.silu);
+export const quickGelu = floating(ops.quickGelu);
+
+/** x·Φ(x), with Φ by erf (`none`) or by the tanh formula. The two are up to 5e-4 apart: use the checkpoint's. */
+export const gelu = <D extends Float, S extends Shape>(
+  x: Tensor<D, S>,
+  { approximate = 'none' }: { readonly approximate?: 'none' | 'tanh' } = {},
+): Tensor<D, S> => apply(ops.gelu, [x], { approximate });
+
+/** The value in another element type: floats round to nearest even, integers truncate and saturate, bool is `x ≠ 0`. */
+export const cast = <D extends Scalar, S extends Shape>(x: Tensor<Scalar, S>, to: D): Tensor<D, S> =>
+  apply(ops.cast, [x], { to });
+
+/** Elementwise `condition ? a : b`; all three broadcast. */
+export const select = <const S extends Shape, const A extends Operand, const B extends Operand>(
+  condition: Tensor<'bool', S>,
+  a: A,
+  b: Check<B, PairError<'select', A, B> | BroadcastError<'select', S, Broadcast<ShapeOf<A>, ShapeOf<B>>>>,
+): Tensor<DtypeOf<A, B>, Broadcast<S, Broadcast<ShapeOf<A>, ShapeOf<B>>>> => {
+  // The condition's dtype must not decide what a number among the others becomes.
+  const [x, y] = values([a, b as Operand]).map((value) => new Tensor(value));
+  return apply(ops.select, [condition, x!, y!]);
+};

@@ -1,0 +1,75 @@
+/** The vocabulary of models. */
+export {
+  attention,
+  type AttentionOptions,
+  attentionWeights,
+  causal,
+  mergeHeads,
+  type Score,
+  splitHeads,
+} from './attention.ts';
+export * from './elementwise.ts';
+export { type Init, init } from './init.ts';
+export { einsum, linear, matmul, type Transposes } from './linear.ts';
+export {
+  concat,
+  expand,
+  gather,
+  gatherElements,
+  iota,
+  pad,
+  reshape,
+  slice,
+  split,
+  take,
+  transpose,
+  unsqueeze,
+} from './movement.ts';
+export {
+  all,
+  any,
+  argMax,
+  argSort,
+  cumsum,
+  type Fold,
+  layerNorm,
+  logSoftmax,
+  max,
+  mean,
+  min,
+  rmsNorm,
+  softmax,
+  sum,
+  topK,
+} from './reduce.ts';
+export type { Broadcast } from './shapes.ts';
+export { dim, type Named, named, type Operand, type Shape, sizeOf, Tensor } from './tensor.ts';
+export {
+  type ConfigValue,
+  countParameters,
+  type Entry,
+  entry,
+  type Inputs,
+  input,
+  type InputSpec,
+  model,
+  type ModelGraph,
+  type ModelOptions,
+  type Outputs,
+  type Parameter,
+  param,
+  program,
+  scope,
+} from './trace.ts';
+/** Expressions over coordinates, for masks and biases: `expr.le(k, q)`. */
+export * as expr from '../../ir/scalar.ts';
+export * as nn from './nn.ts';
+
+export const f64 = 'f64';
+export const f32 = 'f32';
+export const f16 = 'f16';
+export const i64 = 'i64';
+export const i32 = 'i32';
+export const u8 = 'u8';
+export const i8 = 'i8';
+export const bool = 'bool';

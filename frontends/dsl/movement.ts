@@ -1,0 +1,124 @@
+/** Functions that move elements: reshape, transpose, slice, concat, gather. */
+import { fail } from '../../ir/diagnostic.ts';
+import type { Scalar } from '../../ir/dtype.ts';
+import * as indexOps from '../../ir/ops/index.ts';
+import * as ops from '../../ir/ops/shape.ts';
+import { printDim } from '../../ir/print.ts';
+import type { Dim } from '../../ir/type.ts';
+import { callSite } from './location.ts';
+import type { Check, HasRank, Show } from './shapes.ts';
+import { apply, call, results, type Shape, type Tensor } from './tensor.ts';
+
+/** The same elements in C order under another shape. Their number is checked while tracing. */
+export const reshape = <D extends Scalar, const S extends Shape>(x: Tensor<D>, shape: S): Tensor<D, S> =>
+  apply(ops.reshape, [x], { shape });
+
+type PermError<S extends Shape, P extends readonly number[]> =
+  HasRank<S> extends false
+    ? never
+    : number extends P['length']
+      ? never
+      : P['length'] extends S['length']
+        ? never
+        : `transpose: ${P['length']} axes in perm for shape ${Show<S>}`;
+type Permuted<S extends Shape, P extends readonly number[]> =
+  HasRank<S> extends false ? Shape : { readonly [I in keyof P]: S[P[I] & keyof S] & Dim };
+
+/** Axes in another order: axis i of the result is axis `perm[i]` of x. */
+export const transpose = <D extends Scalar, S extends Shape, const P extends readonly number[]>(
+  x: Tensor<D, S>,
+  perm: Check<P, PermError<S, P>>,
+): Tensor<D, Permuted<S, P>> => apply(ops.transpose, [x], { perm: perm as readonly number[] });
+
+/** Repeats x along axes of size 1 and along new leading axes. */
+export const expand = <D extends Scalar, const S extends Shape>(x: Tensor<D>, shape: S): Tensor<D, S> =>
+  apply(ops.expand, [x], { shape });
+
+/** Position `axis` of rank `rank`; negative axes count from the end. */
+function axisOf(op: string, axis: number, rank: number): number {
+  const at = axis < 0 ? axis + rank : axis;
+  if (!Number.isInteger(at) || at < 0 || at >= rank)
+    fail('rank', `${op}: axis ${axis} does not exist in rank ${rank}`, { loc: callSite() });
+  return at;
+}
+
+/**
+ * Positions `start ≤ i < stop` of one axis, every `step`-th. Sizes may be symbolic.
+ * @param stop the end of the axis when absent
+ */
+export function slice<D extends Scalar>(
+  x: Tensor<D>,
+  axis: number,
+  range: { readonly start?: Dim; readonly stop?: Dim; readonly step?: number },
+): Tensor<D> {
+  const at = axisOf('slice', axis, x.shape.length);
+  const { start = 0, stop = x.shape[at]!, step = 1 } = range;
+  return apply(ops.slice, [x], {
+    starts: x.shape.map((_, i) => (i === at ? start : 0)),
+    stops: x.shape.map((size, i) => (i === at ? stop : size)),
+    steps: x.shape.map((_, i) => (i === at ? step : 1)),
+  });
+}
+
+/** One position of an axis, which disappears: `take(x, 1, 0)` is the class token of [B, N, D]. */
+export function take<D extends Scalar>(x: Tensor<D>, axis: number, position: number): Tensor<D> {
+  const at = axisOf('take', axis, x.shape.length);
+  const piece = slice(x, at, { start: position, stop: position + 1 });
+  return reshape(piece, x.shape.toSpliced(at, 1));
+}
+
+/** Adds an axis of size 1 in front of `axis`. */
+export function unsqueeze<D extends Scalar>(x: Tensor<D>, axis: number): Tensor<D> {
+  const at = axisOf('unsqueeze', axis, x.shape.length + 1);
+  return reshape(x, x.shape.toSpliced(at, 0, 1));
+}
+
+/** Tensors one after another along an axis. */
+export const concat = <D extends Scalar>(xs: readonly Tensor<D>[], axis: number): Tensor<D> =>
+  apply(ops.concat, xs, { axis });
+
+/**
+ * Consecutive pieces of an axis.
+ * @param parts how many equal ones, or the size of each
+ */
+export function split<D extends Scalar>(x: Tensor<D>, axis: number, parts: number | readonly Dim[]): Tensor<D>[] {
+  const at = axisOf('split', axis, x.shape.length);
+  const size = x.shape[at]!;
+  let sizes = typeof parts === 'number' ? [] : parts;
+  if (typeof parts === 'number') {
+    if (typeof size !== 'number' || size % parts !== 0)
+      fail('shape', `split: axis ${axis} of size ${printDim(size)} has no ${parts} equal parts`, { loc: callSite() });
+    sizes = new Array<number>(parts).fill(size / parts);
+  }
+  return results(call(ops.split, [x], { axis: at, sizes })) as Tensor<D>[];
+}
+
+/** Constant elements around x. */
+export const pad = <D extends Scalar>(
+  x: Tensor<D>,
+  before: readonly number[],
+  after: readonly number[],
+  value = 0,
+): Tensor<D> => apply(ops.pad, [x], { before, after, value });
+
+/** Coordinates along an axis as values. */
+export const iota = <D extends Scalar, const S extends Shape>(dtype: D, shape: S, axis = 0): Tensor<D, S> =>
+  apply(ops.iota, [], { dtype, shape, axis });
+
+type Gathered<X extends Shape, I extends Shape> = X extends readonly [Dim, ...infer Rest extends Shape]
+  ? HasRank<I> extends true
+    ? readonly [...I, ...Rest]
+    : Shape
+  : Shape;
+/** Rows of x at the given positions of its first axis: embeddings. Negative positions count from the end. */
+export const gather = <D extends Scalar, X extends Shape, I extends Shape>(
+  x: Tensor<D, X>,
+  indices: Tensor<'i64' | 'i32', I>,
+): Tensor<D, Gathered<X, I>> => apply(indexOps.gather, [x, indices], { axis: 0 });
+
+/** For each index, the element of x at the same coordinates except on `axis`, where the index says. */
+export const gatherElements = <D extends Scalar, I extends Shape>(
+  x: Tensor<D>,
+  indices: Tensor<'i64' | 'i32', I>,
+  axis: number,
+): Tensor<D, I> => apply(indexOps.gatherElements, [x, indices], { axis });

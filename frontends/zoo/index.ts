@@ -1,0 +1,44 @@
+/** The models that come with heddle, each as published: names, sizes, initialisation. */
+import { fail } from '../../ir/diagnostic.ts';
+import { nearest } from '../../ir/suggest.ts';
+import type { ModelGraph } from '../dsl/index.ts';
+import { type VitOptions, vit } from './vit.ts';
+
+export { seededWeights } from './seeded.ts';
+export { type VitOptions, vit } from './vit.ts';
+
+const image = (patchSize: number) => ({ imageSize: 224, patchSize, channels: 3 }) as const;
+const small = { layers: 12, width: 384, heads: 6, mlp: 1536 } as const;
+const base = { layers: 12, width: 768, heads: 12, mlp: 3072 } as const;
+const large = { layers: 24, width: 1024, heads: 16, mlp: 4096 } as const;
+
+/** Options that every zoo model of a family takes. */
+export interface ZooOptions {
+  /** ViT: also give the class token's attention map. */
+  readonly attentionMap?: boolean;
+}
+
+const MODELS = {
+  'vit-s16': (o) => vit({ name: 'vit-s16', ...image(16), ...small, classes: 1000, ...pick(o) }),
+  'vit-b16': (o) => vit({ name: 'vit-b16', ...image(16), ...base, classes: 1000, ...pick(o) }),
+  'vit-b32': (o) => vit({ name: 'vit-b32', ...image(32), ...base, classes: 1000, ...pick(o) }),
+  'vit-l16': (o) => vit({ name: 'vit-l16', ...image(16), ...large, classes: 1000, ...pick(o) }),
+} as const satisfies Record<string, (options: ZooOptions) => ModelGraph>;
+
+const pick = ({ attentionMap = false }: ZooOptions): Pick<VitOptions, 'attentionMap'> => ({ attentionMap });
+
+export type ZooName = keyof typeof MODELS;
+export const zooNames = Object.keys(MODELS) as readonly ZooName[];
+
+/**
+ * A published model by name.
+ * @throws CompileError `name` for an unknown one, with the nearest known
+ */
+export function zoo(name: string, options: ZooOptions = {}): ModelGraph {
+  const build = Object.hasOwn(MODELS, name) ? MODELS[name as ZooName] : undefined;
+  if (build) return build(options);
+  const near = nearest(name, zooNames);
+  return fail('name', `zoo: there is no model "${name}"`, {
+    help: `${near === undefined ? '' : `did you mean ${near}? `}known models: ${zooNames.join(', ')}`,
+  });
+}
