@@ -14,7 +14,7 @@ import { asExpr, sameShape, tensor, type Dim, type Shape, type TensorType } from
 import { expectRank, expectRankAtLeast, expectSameDim, expectSameDtype, expectShape, normalizeAxis } from './check.ts';
 import { member } from './elementwise-define.ts';
 import { f32, given, i32 } from './example.ts';
-import { expand, reshape } from './shape.ts';
+import { expand, reshape, transpose } from './shape.ts';
 import { scalar } from './structural.ts';
 
 const expectIndices = (type: TensorType): void => {
@@ -73,11 +73,15 @@ export const gather = defineOp({
     const [x, indices] = out.inputs as [Value, Value];
     const [xt, it] = [typeOf(x), typeOf(indices)];
     const axis = normalizeAxis(out.attrs['axis'] as number, xt.shape.length);
-    if (axis !== 0) fail('unsupported', `gather: axis ${axis} has no gradient`, { help: 'transpose the axis to the front' });
-    const empty = expand([scalar(0, xt.dtype)], { shape: xt.shape });
-    // One index column: rows are addressed by their first coordinate.
+    // With the axis in front, rows are addressed by their first coordinate: one index column.
+    const front = [axis, ...xt.shape.keys()].filter((a, i) => i === 0 || a !== axis);
+    const rank = it.shape.length;
+    const rows = Array.from({ length: xt.shape.length - 1 + rank }, (_, i) => i);
+    const rowsFirst = [...rows.slice(axis, axis + rank), ...rows.slice(0, axis), ...rows.slice(axis + rank)];
+    const empty = expand([scalar(0, xt.dtype)], { shape: front.map((a) => xt.shape[a]!) });
     const column = reshape([indices], { shape: [...it.shape, 1] });
-    return [scatterNd([empty, column, dy!], { reduction: 'add' }), null];
+    const sums = scatterNd([empty, column, transpose([dy!], { perm: rowsFirst })], { reduction: 'add' });
+    return [transpose([sums], { perm: front.map((_, i) => front.indexOf(i)) }), null];
   },
   onnx: { op: 'Gather', since: 13, attrs: { axis: 'axis' } },
   examples: [

@@ -7,7 +7,8 @@ import { broadcastOffset, eachIndex, generate, rowMajor, type Nd } from '../../i
 import type { Load, LowerContext } from '../../ir/op.ts';
 import { literal, operand, variable } from '../../ir/scalar.ts';
 import { input } from '../../ir/ops/structural.ts';
-import type { TensorType } from '../../ir/type.ts';
+import { printExpr } from '../../ir/print.ts';
+import { sizeAt, type TensorType } from '../../ir/type.ts';
 
 /** Reads of operands by flat position; a coordinate outside its axis is an error, as on real memory. */
 function reader(inputs: readonly Nd[]): (n: number, at: readonly number[]) => number {
@@ -20,8 +21,14 @@ function reader(inputs: readonly Nd[]): (n: number, at: readonly number[]) => nu
   };
 }
 
+const unbound = (symbol: Expr): never => {
+  throw new RangeError(`${printExpr(symbol)} has no size`);
+};
+
 /** Results of the op's lowering, or undefined where a schedule or the compiler itself implements it. */
-export function runLowering(value: Value, inputs: readonly Nd[], precision: Precision): readonly Nd[] | undefined {
+export function runLowering(
+  value: Value, inputs: readonly Nd[], precision: Precision, bind: (symbol: Expr) => number = unbound,
+): readonly Nd[] | undefined {
   const { lower } = value.op;
   const read = reader(inputs);
   if (lower.kind === 'decompose') {
@@ -41,11 +48,12 @@ export function runLowering(value: Value, inputs: readonly Nd[], precision: Prec
     evaluateExpr(e, {
       value: (leaf, where) => {
         if (leaf.op === 'operand') return read(leaf.arg as number, where);
+        if (leaf.op === 'sym') return bind(leaf);
         const axis = coords.indexOf(leaf);
         return axis >= 0 ? at[axis]! : leaves!(leaf)!;
       },
     }, precision);
-  const shape = out.shape as readonly number[];
+  const shape = out.shape.map((d) => sizeAt(d, bind));
   switch (lower.kind) {
     case 'pointwise': {
       const args = cx.inputs.map((t, n) => variable(`x${n}`, t.dtype));
