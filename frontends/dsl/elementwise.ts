@@ -1,6 +1,7 @@
 /** Elementwise functions. Operands broadcast as in numpy; a number takes the dtype of the tensor beside it. */
-import type { Float, Scalar } from '../../ir/dtype.ts';
+
 import type { AttrSpecs } from '../../ir/core.ts';
+import type { Float, Scalar } from '../../ir/dtype.ts';
 import type { Op } from '../../ir/op.ts';
 import * as ops from '../../ir/ops/elementwise.ts';
 import type { Broadcast, BroadcastError, Check, DtypeOf, PairError, ShapeOf } from './shapes.ts';
@@ -10,12 +11,14 @@ type Pair<A, B> = Tensor<DtypeOf<A, B>, Broadcast<ShapeOf<A>, ShapeOf<B>>>;
 type Test<A, B> = Tensor<'bool', Broadcast<ShapeOf<A>, ShapeOf<B>>>;
 type NoAttrs = Record<string, never> & AttrSpecs;
 
-interface Binary<N extends string> {
-  <const A extends Operand, const B extends Operand>(a: A, b: Check<B, PairError<N, A, B>>): Pair<A, B>;
-}
-interface Compare<N extends string> {
-  <const A extends Operand, const B extends Operand>(a: A, b: Check<B, PairError<N, A, B>>): Test<A, B>;
-}
+type Binary<N extends string> = <const A extends Operand, const B extends Operand>(
+  a: A,
+  b: Check<B, PairError<N, A, B>>,
+) => Pair<A, B>;
+type Compare<N extends string> = <const A extends Operand, const B extends Operand>(
+  a: A,
+  b: Check<B, PairError<N, A, B>>,
+) => Test<A, B>;
 const binary =
   <N extends string>(_: N, op: Op<NoAttrs>): Binary<N> =>
   (a, b) =>

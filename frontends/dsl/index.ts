@@ -1,7 +1,10 @@
 /** The vocabulary of models. */
+
+/** Expressions over coordinates, for masks and biases: `expr.le(k, q)`. */
+export * as expr from '../../ir/scalar.ts';
 export {
-  attention,
   type AttentionOptions,
+  attention,
   attentionWeights,
   causal,
   mergeHeads,
@@ -25,6 +28,7 @@ export {
   transpose,
   unsqueeze,
 } from './movement.ts';
+export * as nn from './nn.ts';
 export {
   all,
   any,
@@ -49,21 +53,18 @@ export {
   countParameters,
   type Entry,
   entry,
+  type InputSpec,
   type Inputs,
   input,
-  type InputSpec,
-  model,
   type ModelGraph,
   type ModelOptions,
+  model,
   type Outputs,
   type Parameter,
   param,
   program,
   scope,
 } from './trace.ts';
-/** Expressions over coordinates, for masks and biases: `expr.le(k, q)`. */
-export * as expr from '../../ir/scalar.ts';
-export * as nn from './nn.ts';
 
 export const f64 = 'f64';
 export const f32 = 'f32';

@@ -1,9 +1,10 @@
 /** A value being traced, with its element type and shape in the TypeScript type. */
+
+import type { AttrArgs, AttrSpecs } from '../../ir/attr.ts';
 import type { Scalar } from '../../ir/dtype.ts';
 import type { Expr } from '../../ir/expr.ts';
 import { type Attrs, typeOf, type Value } from '../../ir/graph.ts';
 import { makeValue, type Op } from '../../ir/op.ts';
-import type { AttrArgs, AttrSpecs } from '../../ir/attr.ts';
 import { projectAll, scalar } from '../../ir/ops/structural.ts';
 import { symbol } from '../../ir/scalar.ts';
 import type { Dim } from '../../ir/type.ts';

@@ -2,8 +2,15 @@
 import { fail } from '../../ir/diagnostic.ts';
 import { nearest } from '../../ir/suggest.ts';
 import type { ModelGraph } from '../dsl/index.ts';
+import { bert } from './bert.ts';
+import { gpt2 } from './gpt2.ts';
+import { type MaeOptions, mae } from './mae.ts';
 import { type VitOptions, vit } from './vit.ts';
 
+export { countParameters, type ModelGraph, type Parameter } from '../dsl/index.ts';
+export { type BertOptions, bert } from './bert.ts';
+export { type Gpt2Options, gpt2 } from './gpt2.ts';
+export { type MaeOptions, mae } from './mae.ts';
 export { seededWeights } from './seeded.ts';
 export { type VitOptions, vit } from './vit.ts';
 
@@ -11,11 +18,18 @@ const image = (patchSize: number) => ({ imageSize: 224, patchSize, channels: 3 }
 const small = { layers: 12, width: 384, heads: 6, mlp: 1536 } as const;
 const base = { layers: 12, width: 768, heads: 12, mlp: 3072 } as const;
 const large = { layers: 24, width: 1024, heads: 16, mlp: 4096 } as const;
+const huge = { layers: 32, width: 1280, heads: 16, mlp: 5120 } as const;
+/** The decoder of every published MAE. */
+const decoder = { layers: 8, width: 512, heads: 16, mlp: 2048 } as const;
 
 /** Options that every zoo model of a family takes. */
 export interface ZooOptions {
   /** ViT: also give the class token's attention map. */
   readonly attentionMap?: boolean;
+  /** MAE: share of patches removed; 0.75 as published. */
+  readonly maskRatio?: number;
+  /** MAE: the loss normalises each target patch. */
+  readonly normPixLoss?: boolean;
 }
 
 const MODELS = {
@@ -23,9 +37,22 @@ const MODELS = {
   'vit-b16': (o) => vit({ name: 'vit-b16', ...image(16), ...base, classes: 1000, ...pick(o) }),
   'vit-b32': (o) => vit({ name: 'vit-b32', ...image(32), ...base, classes: 1000, ...pick(o) }),
   'vit-l16': (o) => vit({ name: 'vit-l16', ...image(16), ...large, classes: 1000, ...pick(o) }),
+  'mae-b16': (o) => mae({ name: 'mae-b16', ...image(16), ...base, decoder, ...loss(o) }),
+  'mae-l16': (o) => mae({ name: 'mae-l16', ...image(16), ...large, decoder, ...loss(o) }),
+  'mae-h14': (o) => mae({ name: 'mae-h14', ...image(14), ...huge, decoder, ...loss(o) }),
+  'bert-base': () => bert({ name: 'bert-base', ...base, vocabulary: 30522 }),
+  'bert-large': () => bert({ name: 'bert-large', ...large, vocabulary: 30522 }),
+  gpt2: () => gpt2({ name: 'gpt2', ...base, vocabulary: 50257 }),
 } as const satisfies Record<string, (options: ZooOptions) => ModelGraph>;
 
 const pick = ({ attentionMap = false }: ZooOptions): Pick<VitOptions, 'attentionMap'> => ({ attentionMap });
+const loss = ({
+  maskRatio = 0.75,
+  normPixLoss = false,
+}: ZooOptions): Pick<MaeOptions, 'maskRatio' | 'normPixLoss'> => ({
+  maskRatio,
+  normPixLoss,
+});
 
 export type ZooName = keyof typeof MODELS;
 export const zooNames = Object.keys(MODELS) as readonly ZooName[];

@@ -1,5 +1,6 @@
 /** What ViT and MAE share: patches and pre-norm blocks, with timm's parameter names. */
 import {
+  type AttentionOptions,
   add,
   attention,
   attentionWeights,
@@ -16,7 +17,6 @@ import {
   type Tensor,
   take,
   transpose,
-  type AttentionOptions,
 } from '../dsl/index.ts';
 import type { Activation, StackConfig } from '../weights/hf-config.ts';
 import { activate } from './activation.ts';
