@@ -4,13 +4,13 @@ import type { Graph } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
 import type { Model } from '../ir/model.ts';
 import type { WeightStore } from '../ir/weights.ts';
-import { type EntryPlan, FORMAT, type Manifest } from '../runtime/manifest.ts';
+import { FORMAT, type Manifest } from '../runtime/manifest.ts';
 import { Bundle } from './bundle.ts';
 import { decompose } from './decompose.ts';
 import type { CompiledEntry } from './entry.ts';
-import { type Partition, partition } from './partition.ts';
+import { partition } from './partition.ts';
 import { planEntry } from './plan.ts';
-import { type ScheduledRegion, scheduleRegions } from './schedule-regions.ts';
+import { kernelsOf, scheduleProgram } from './schedule-regions.ts';
 import { WASM_PLAIN, WASM_RELAXED } from './target.ts';
 import { printWasm, type WasmModule } from './wasm.ts';
 import { WeightPlan } from './weights.ts';
@@ -47,11 +47,10 @@ export function compile(model: Model, options: CompileOptions): Bundle {
 export function compileEntry(name: string, graph: Graph, weights: WeightPlan, kernels: KernelList): CompiledEntry {
   const optimised = graph;
   const program = partition(decompose(optimised));
-  const relaxed = scheduleRegions(program, WASM_RELAXED);
-  const plain = scheduleRegions(program, WASM_PLAIN);
-  const numberOf = (region: number, stage: number): number =>
-    kernels.add(relaxed[region]!.stages[stage]!.kernel, plain[region]!.stages[stage]!.kernel);
-  const plan = planEntry(program, relaxed, weights, { numberOf });
+  const relaxed = scheduleProgram(program, WASM_RELAXED);
+  const plain = scheduleProgram(program, WASM_PLAIN);
+  kernels.addAll([...kernelsOf(relaxed)], [...kernelsOf(plain)]);
+  const plan = planEntry(relaxed, weights, (kernel) => kernels.numberOf(kernel));
   return { name, optimised, program, relaxed, plain, plan };
 }
 
@@ -60,12 +59,19 @@ export class KernelList {
   private readonly numbers = new Map<Kernel, number>();
   private readonly variants: { readonly relaxed: Kernel; readonly plain: Kernel }[] = [];
 
-  add(relaxed: Kernel, plain: Kernel): number {
-    const known = this.numbers.get(relaxed);
-    if (known !== undefined) return known;
-    const number = this.variants.length;
-    this.numbers.set(relaxed, number);
-    this.variants.push({ relaxed, plain });
+  /** Both lists hold the variants of the same kernels in the same order. */
+  addAll(relaxed: readonly Kernel[], plain: readonly Kernel[]): void {
+    if (relaxed.length !== plain.length) throw new Error('the variants of a target have different kernels');
+    relaxed.forEach((kernel, i) => {
+      if (this.numbers.has(kernel)) return;
+      this.numbers.set(kernel, this.variants.length);
+      this.variants.push({ relaxed: kernel, plain: plain[i]! });
+    });
+  }
+
+  numberOf(relaxed: Kernel): number {
+    const number = this.numbers.get(relaxed);
+    if (number === undefined) throw new Error(`kernel ${relaxed.name} was not added`);
     return number;
   }
 

@@ -1,5 +1,5 @@
 /** Rewrites ops that are defined by simpler ones until only ops with kernels of their own are left. */
-import { type Graph, graphValues, graph as makeGraph, type Value } from '../ir/graph.ts';
+import { type Graph, graphValues, isGraph, graph as makeGraph, type Value } from '../ir/graph.ts';
 import { makeValue } from '../ir/op.ts';
 import { project } from '../ir/ops/structural.ts';
 
@@ -21,7 +21,7 @@ export function decompose(graph: Graph): Graph {
 function expand(value: Value, done: Map<Value, Value | readonly Value[]>): Value | readonly Value[] {
   const inputs = value.inputs.map((x) => done.get(x)!);
   if (value.op.name === 'get') {
-    const index = Number(value.attrs['index']);
+    const index = Number(value.attrs.index);
     const source = inputs[0]!;
     return Array.isArray(source) ? named(source[index]! as Value, value) : project(source as Value, index, value);
   }
@@ -38,8 +38,11 @@ function expand(value: Value, done: Map<Value, Value | readonly Value[]>): Value
     const expanded = decomposeValues(results, operands).map((v) => named(v, value));
     return value.type.kind === 'tuple' ? expanded : expanded[0]!;
   }
-  if (operands.every((x, i) => x === value.inputs[i])) return value;
-  return makeValue(value.op, operands, value.attrs, value);
+  const attrs = Object.values(value.attrs).some(isGraph)
+    ? Object.fromEntries(Object.entries(value.attrs).map(([k, a]) => [k, isGraph(a) ? decompose(a) : a]))
+    : value.attrs;
+  if (attrs === value.attrs && operands.every((x, i) => x === value.inputs[i])) return value;
+  return makeValue(value.op, operands, attrs, value);
 }
 
 /** Results of a decomposition, decomposed in turn; `leaves` are done already. */

@@ -2,13 +2,13 @@
 import type { Graph } from '../ir/graph.ts';
 import type { EntryPlan } from '../runtime/manifest.ts';
 import type { Partition } from './partition.ts';
-import type { ScheduledRegion } from './schedule-regions.ts';
+import type { ScheduledProgram } from './schedule-regions.ts';
 
 export interface CompiledEntry {
   readonly name: string;
   readonly optimised: Graph;
   readonly program: Partition;
-  readonly relaxed: readonly ScheduledRegion[];
-  readonly plain: readonly ScheduledRegion[];
+  readonly relaxed: ScheduledProgram;
+  readonly plain: ScheduledProgram;
   readonly plan: EntryPlan;
 }

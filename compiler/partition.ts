@@ -9,6 +9,7 @@ import { literal, sub, variable } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import { elements, sameShape, staticShape } from '../ir/type.ts';
 import { applyEpilogue, elementOf, flatten, uniformConstant } from './access.ts';
+import { isControl } from './control.ts';
 import type { Region, RegionKind } from './region.ts';
 
 export interface Partition {
@@ -45,6 +46,7 @@ class Partitioner {
   private readonly material = new Set<Value>();
   /** The region that ends in a value, while it may still grow. */
   private readonly tips = new Map<Value, Draft>();
+  private readonly controls = new Set<Value>();
   private readonly outputs: ReadonlySet<Value>;
 
   constructor(graph: Graph) {
@@ -73,7 +75,11 @@ class Partitioner {
   private place(v: Value): void {
     if (this.isStaticValue(v)) this.statics.add(v);
     else if (isGet(v)) this.material.add(v);
-    else if (isRoot(v)) {
+    else if (isControl(v)) {
+      this.controls.add(v);
+      if (v.type.kind === 'tensor') this.material.add(v);
+      for (const x of v.inputs) this.requireStored(x);
+    } else if (isRoot(v)) {
       this.tips.set(v, { root: v, epilogue: [] });
       for (const x of v.inputs) this.requireRows(x, kindOf(v) === 'reduce');
     } else if (isArithmetic(v) || isView(v)) {
@@ -118,6 +124,11 @@ class Partitioner {
     if (anyExpression) return;
     if (!inMemory(base)) this.material.add(base);
     if (base !== x && !this.readsUnitStride(x, base)) this.material.add(x);
+  }
+
+  /** Makes sure a value stands in memory by itself. */
+  private requireStored(x: Value): void {
+    if (!this.statics.has(x) && x.op.name !== 'input' && !this.tips.has(x)) this.material.add(x);
   }
 
   private readsUnitStride(x: Value, base: Value): boolean {
@@ -180,6 +191,10 @@ class Partitioner {
       const outputs = tuple ? (this.readersOf.get(v) ?? []).filter(isGet) : [v];
       const kind: RegionKind = draft.root.op.lower.kind === 'schedule' ? draft.root.op.lower.name : 'reduce';
       return [this.region(kind, draft.root, outputs, draft.epilogue)];
+    }
+    if (this.controls.has(v)) {
+      const outputs = v.type.kind === 'tuple' ? (this.readersOf.get(v) ?? []).filter(isGet) : [v];
+      return [{ ...this.region('control', v, outputs, []), inputs: [...new Set(v.inputs)] }];
     }
     if (!this.material.has(v) || isGet(v)) return [];
     return [this.region('element', v, [v], [])];

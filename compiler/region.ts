@@ -6,7 +6,8 @@ import type { Value } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
 import type { ScheduleName } from '../ir/op.ts';
 
-export type RegionKind = 'element' | 'reduce' | ScheduleName;
+/** `control`: a loop or branch, planned from its subgraphs. */
+export type RegionKind = 'element' | 'reduce' | 'control' | ScheduleName;
 
 /** One step of the program: a root op with the cheap ops around it that never reach memory. */
 export interface Region {

@@ -2,30 +2,68 @@
 import type { Expr } from '../ir/expr.ts';
 import type { AttrValue, Value } from '../ir/graph.ts';
 import { typeOf } from '../ir/graph.ts';
+import type { Kernel } from '../ir/kernel.ts';
 import { printType } from '../ir/print.ts';
 import { uniformConstant } from './access.ts';
 import { BufferTable } from './buffers.ts';
-import type { Partition } from './partition.ts';
+import { controlBodies } from './control.ts';
+import { type Partition, partition } from './partition.ts';
 import type { Binding, Region, Stage } from './region.ts';
 import { scheduleNamed } from './schedule/index.ts';
+import { scheduleLoop } from './schedule/loop.ts';
 import type { Target } from './target.ts';
 
 export interface ScheduledRegion {
   readonly region: Region;
   readonly stages: readonly Stage[];
+  /** Programs of a control op's subgraphs, in the order of its graph attributes. */
+  readonly bodies?: readonly ScheduledBody[];
 }
 
-export function scheduleRegions(program: Partition, target: Target): readonly ScheduledRegion[] {
+export interface ScheduledProgram {
+  readonly partition: Partition;
+  readonly regions: readonly ScheduledRegion[];
+}
+
+export interface ScheduledBody {
+  readonly program: ScheduledProgram;
+  /** The subgraph's inputs by position; undefined where a static operand took the input's place. */
+  readonly inputs: readonly (Value | undefined)[];
+  readonly isStatic: (outer: Value) => boolean;
+}
+
+export function scheduleProgram(partition: Partition, target: Target): ScheduledProgram {
   const known = new Map<string, ScheduledRegion>();
-  return program.regions.map((region) => {
-    const key = signature(region, program);
+  const regions = partition.regions.map((region): ScheduledRegion => {
+    if (region.kind === 'control') return scheduleControl(region, partition, target);
+    const key = signature(region, partition);
     const twin = known.get(key);
     if (twin) return { region, stages: twin.stages.map((stage) => rebind(stage, twin.region, region)) };
-    const buffers = new BufferTable(region, program);
+    const buffers = new BufferTable(region, partition);
     const scheduled = { region, stages: scheduleNamed(region.kind)({ region, target, buffers }) };
     known.set(key, scheduled);
     return scheduled;
   });
+  return { partition, regions };
+}
+
+function scheduleControl(region: Region, outer: Partition, target: Target): ScheduledRegion {
+  const bodies = controlBodies(region, outer.isStatic).map(({ graph, inputs }) => ({
+    program: scheduleProgram(partition(graph), target),
+    inputs,
+    isStatic: outer.isStatic,
+  }));
+  const stages =
+    region.root.op.name === 'loop' ? scheduleLoop({ region, target, buffers: new BufferTable(region, outer) }) : [];
+  return { region, stages, bodies };
+}
+
+/** Every kernel of a program, those of subgraphs included, in a fixed order. */
+export function* kernelsOf(program: ScheduledProgram): Generator<Kernel> {
+  for (const { stages, bodies } of program.regions) {
+    for (const stage of stages) yield stage.kernel;
+    for (const body of bodies ?? []) yield* kernelsOf(body.program);
+  }
 }
 
 function rebind(stage: Stage, from: Region, to: Region): Stage {

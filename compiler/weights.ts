@@ -8,7 +8,7 @@ import type { Nd } from '../ir/nd.ts';
 import { staticShape } from '../ir/type.ts';
 import { toFloat32, toHalf, type WeightStore } from '../ir/weights.ts';
 import type { WeightSegment, WeightsInfo } from '../runtime/manifest.ts';
-import type { WeightPlaces } from './plan.ts';
+import type { WeightPlaces } from './planner.ts';
 import type { WeightLayout } from './region.ts';
 
 /** Columns of one panel; see `schedule/matmul.ts`. */
@@ -101,13 +101,13 @@ export function evaluateStatic(value: Value, store: WeightStore): Data {
     case 'param':
       return parameter(value, store);
     case 'constant':
-      return fromNd(value.attrs['value'] as Nd);
+      return fromNd(value.attrs.value as Nd);
     case 'reshape':
       return evaluateStatic(value.inputs[0]!, store);
     case 'concat': {
       // Rows of whole operands stand one after another.
-      const outer = typeOf(value).shape.slice(0, Number(value.attrs['axis']));
-      if (value.attrs['axis'] === 0 || outer.every((d) => d === 1))
+      const outer = typeOf(value).shape.slice(0, Number(value.attrs.axis));
+      if (value.attrs.axis === 0 || outer.every((d) => d === 1))
         return join(value.inputs.map((x) => evaluateStatic(x, store)));
     }
   }
@@ -128,20 +128,20 @@ export function evaluateStatic(value: Value, store: WeightStore): Data {
       return made;
     },
   });
-  return fromNd(result['value']!);
+  return fromNd(result.value!);
 }
 
 function findParam(root: Value, name: string): Value {
   const stack = [root];
   for (let v = stack.pop(); v; v = stack.pop()) {
-    if (v.op.name === 'param' && v.attrs['name'] === name) return v;
+    if (v.op.name === 'param' && v.attrs.name === name) return v;
     stack.push(...v.inputs);
   }
   throw new Error(`parameter ${name} is not below this value`);
 }
 
 function parameter(param: Value, store: WeightStore): Data {
-  const name = String(param.attrs['name']);
+  const name = String(param.attrs.name);
   const stored = store.get(name);
   const type = typeOf(param);
   if (!stored) return fail('weights', `${store.source} has no tensor "${name}"`, { loc: param.loc });

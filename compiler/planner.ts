@@ -1,0 +1,178 @@
+/** Lays steps and buffers of one entry point, in the form the runtime executes. */
+import { sizeOf as bytesOfType, type Scalar } from '../ir/dtype.ts';
+import type { Expr, Sym } from '../ir/expr.ts';
+import { typeOf, type Value } from '../ir/graph.ts';
+import type { Kernel } from '../ir/kernel.ts';
+import { literal, mul } from '../ir/scalar.ts';
+import { type Dim, elements } from '../ir/type.ts';
+import type { Address, BufferInfo, EntryPlan, Launch, Port, Size, Step } from '../runtime/manifest.ts';
+import type { Binding, Stage, WeightLayout } from './region.ts';
+import type { ScheduledProgram, ScheduledRegion } from './schedule-regions.ts';
+import { sizeOf, symbolInfos } from './size.ts';
+
+/** Gives weights a place; the same value in the same layout gets the same one. */
+export interface WeightPlaces {
+  /** Byte offset in the weight memory. */
+  place(value: Value, layout: WeightLayout): number;
+}
+
+/** The number under which a kernel is exported. */
+export type KernelNumbers = (kernel: Kernel) => number;
+
+/** Work of one call, in multiply-accumulates (0.2 ms at 25 GMAC/s): long enough to amortise a call, short to share. */
+const CALL_WORK = 5_000_000;
+
+/** Steps of a control region; see `plan-control.ts`. */
+export type ControlPlanner = (planner: Planner, region: ScheduledRegion, places: Places) => Generator<Step>;
+
+interface Life {
+  readonly bytes: Expr;
+  first: number;
+  last: number;
+}
+
+/** Where values stand while a list of steps is planned. */
+export type Places = Map<Value, Address>;
+
+export class Planner {
+  private readonly weights: WeightPlaces;
+  private readonly kernels: KernelNumbers;
+  private readonly control: ControlPlanner;
+  private readonly lives: Life[] = [];
+  private readonly sizes: Dim[] = [];
+  private loops = 0;
+  private scratch = 0;
+  /** The top-level step being planned: everything inside a loop or branch counts as that one step. */
+  private now = 0;
+
+  constructor(weights: WeightPlaces, kernels: KernelNumbers, control: ControlPlanner) {
+    this.control = control;
+    this.weights = weights;
+    this.kernels = kernels;
+  }
+
+  entry(program: ScheduledProgram): EntryPlan {
+    const { graph } = program.partition;
+    const places: Places = new Map();
+    for (const input of graph.inputs) {
+      places.set(input, this.buffer(bytesOfValue(input)));
+      this.sizes.push(...typeOf(input).shape);
+    }
+    const steps: Step[] = [];
+    for (const region of program.regions) {
+      for (const output of region.region.outputs) places.set(output, this.buffer(bytesOfValue(output)));
+      for (const step of this.region(region, places)) {
+        steps.push(step);
+        this.now = steps.length;
+      }
+    }
+    const { outputs } = graph;
+    return {
+      symbols: symbolInfos(this.sizes),
+      inputs: graph.inputs.map((v) => port(String(v.attrs.name), v, places, String(v.attrs.doc ?? ''))),
+      outputs: [...outputs].map(([name, v]) => {
+        this.touch(places.get(v), name);
+        return port(name, v, places, '');
+      }),
+      buffers: this.lives.map((l): BufferInfo => ({ bytes: sizeOf(l.bytes), first: l.first, last: l.last })),
+      scratch: this.scratch,
+      steps,
+    };
+  }
+
+  /** Steps of one region whose outputs have places already. Several steps of one region may advance the clock between. */
+  *region(scheduled: ScheduledRegion, places: Places): Generator<Step> {
+    const { region, stages, bodies } = scheduled;
+    if (bodies) {
+      yield* this.control(this, scheduled, places);
+      return;
+    }
+    const temps = new Map<string, Address>();
+    for (const stage of stages) yield this.launch(stage, region.name, places, temps);
+  }
+
+  launch(stage: Stage, label: string, places: Places, temps: Map<string, Address> = new Map()): Launch {
+    const args = stage.bindings.map((b) => this.address(b, places, temps));
+    args.push(...this.scratchOf(stage.kernel));
+    this.sizes.push(stage.grid);
+    return {
+      kernel: this.kernels(stage.kernel),
+      args,
+      params: stage.kernel.params.map((p) => (p.arg as Sym).name),
+      grid: sizeOf(stage.grid),
+      chunk: chunkOf(stage.work),
+      label,
+    };
+  }
+
+  /** A new buffer, alive from now on. */
+  buffer(bytes: Expr): Address {
+    this.lives.push({ bytes, first: this.now, last: this.now });
+    this.sizes.push(bytes);
+    return { b: this.lives.length - 1 };
+  }
+
+  /** Marks what stands at an address as read now. */
+  touch(address: Address | undefined, what: string): Address {
+    if (!address) throw new Error(`plan: ${what} is read before it is written`);
+    if ('b' in address) this.lives[address.b]!.last = Math.max(this.lives[address.b]!.last, this.now);
+    return address;
+  }
+
+  /** Where a value can be read; weights in plain layout when it is static. */
+  read(value: Value, places: Places, isStatic: (v: Value) => boolean): Address {
+    if (isStatic(value)) return { w: this.weights.place(value, { kind: 'plain' }) };
+    return this.touch(places.get(value), value.op.name);
+  }
+
+  /** A new symbol that counts the trips of a loop; not one of the entry's. */
+  loopSymbol(): string {
+    return `t${this.loops++}`;
+  }
+
+  private address(binding: Binding, places: Places, temps: Map<string, Address>): Address {
+    switch (binding.kind) {
+      case 'weight':
+        return { w: this.weights.place(binding.value, binding.layout) };
+      case 'value':
+        return this.touch(places.get(binding.value), binding.value.op.name);
+      case 'temp': {
+        let address = temps.get(binding.name);
+        if (address === undefined) {
+          address = this.buffer(mul(binding.size, bytesOfType(binding.dtype)));
+          temps.set(binding.name, address);
+        }
+        return this.touch(address, binding.name);
+      }
+    }
+  }
+
+  /** Private memory of one thread: the local buffers of a kernel side by side, the same place for all kernels. */
+  private scratchOf(kernel: Kernel): Address[] {
+    let offset = 0;
+    return kernel.buffers
+      .filter((b) => b.space === 'local')
+      .map((b) => {
+        if (b.size.op !== 'const') throw new Error(`scratch ${b.name} of ${kernel.name} needs a constant size`);
+        const at = offset;
+        offset += Math.ceil(((b.size.arg as number) * bytesOfType(b.dtype)) / 64) * 64;
+        this.scratch = Math.max(this.scratch, offset);
+        return { s: at };
+      });
+  }
+}
+
+export const bytesOfValue = (v: Value): Expr => bytesOfShape(typeOf(v).dtype, typeOf(v).shape);
+export const bytesOfShape = (dtype: Scalar, shape: readonly Dim[]): Expr =>
+  mul(elements(shape), literal(bytesOfType(dtype)));
+
+function port(name: string, v: Value, places: Places, doc: string): Port {
+  const address = places.get(v);
+  if (!address || !('b' in address)) throw new Error(`${name} has no buffer`);
+  return { name, dtype: typeOf(v).dtype, shape: typeOf(v).shape.map(sizeOf), doc, buffer: address.b };
+}
+
+function chunkOf(work: Expr): Size {
+  if (work.op === 'const') return Math.max(1, Math.floor(CALL_WORK / Math.max(1, work.arg as number)));
+  return ['max', 1, ['/', CALL_WORK, ['max', 1, sizeOf(work)]]];
+}
