@@ -23,7 +23,8 @@ export function printGraphs(graphs: readonly Graph[], options: PrintOptions = {}
   const symbols = new Set<Expr>();
   const bodies = graphs.map((g) => printBody(g, '', options, symbols));
   const declared = [...symbols].map((s) => printSymbol(s.arg as Sym));
-  return [...(declared.length > 0 ? [`symbols ${declared.join(', ')}`] : []), ...bodies].join('\n') + '\n';
+  const head = declared.length > 0 ? `symbols ${declared.join(', ')}\n` : '';
+  return `${head}${bodies.join('\n')}\n`;
 }
 
 function printSymbol(s: Sym): string {
@@ -31,8 +32,31 @@ function printSymbol(s: Sym): string {
   return `${s.name} in ${s.min}..${s.max}${step}${s.default === s.min ? '' : ` default ${s.default}`}`;
 }
 
-/** The name of every value as printed, `%` included: its own where that is a free identifier, else a number. */
-export function valueNames(g: Graph, order: readonly Value[] = printedValues(g).order): Map<Value, string> {
+/** The name of every value with a statement or among the inputs, as printed, `%` included. */
+export const valueNames = (g: Graph): ReadonlyMap<Value, string> => layout(g).names;
+
+/** What prints where. */
+interface Layout {
+  /** Values that get a statement, in order. */
+  readonly order: readonly Value[];
+  /** Constants that print inside their readers. */
+  readonly inline: ReadonlySet<Value>;
+  readonly names: ReadonlyMap<Value, string>;
+}
+
+function layout(g: Graph): Layout {
+  const all = graphValues(g);
+  const names = ownNames(g, all);
+  const inline = inlineConstants(g, all, names);
+  const inputs = new Set(g.inputs);
+  const order = all.filter((v) => !inline.has(v) && !inputs.has(v));
+  let unnamed = 0;
+  for (const value of order) if (!names.has(value)) names.set(value, `%${unnamed++}`);
+  return { order, inline, names };
+}
+
+/** Inputs under the names of their keys, then values whose name is an identifier that nobody before them has. */
+function ownNames(g: Graph, all: readonly Value[]): Map<Value, string> {
   const names = new Map<Value, string>();
   const taken = new Set<string>();
   for (const value of g.inputs) {
@@ -41,36 +65,26 @@ export function valueNames(g: Graph, order: readonly Value[] = printedValues(g).
     taken.add(key);
     names.set(value, VALUE_NAME.test(key) ? `%${key}` : `%${JSON.stringify(key)}`);
   }
-  let unnamed = 0;
-  for (const value of order) {
-    if (names.has(value)) continue;
+  for (const value of all) {
     const { name } = value;
-    const free = name !== undefined && VALUE_NAME.test(name) && !taken.has(name);
-    if (free) taken.add(name);
-    names.set(value, free ? `%${name}` : `%${unnamed++}`);
+    if (names.has(value) || name === undefined || !VALUE_NAME.test(name) || taken.has(name)) continue;
+    taken.add(name);
+    names.set(value, `%${name}`);
   }
   return names;
 }
 
-/** The values that get a statement, in order, and those that print inside their readers. */
-function printedValues(g: Graph): { readonly order: readonly Value[]; readonly inline: ReadonlySet<Value> } {
-  const all = graphValues(g);
-  const inline = inlineConstants(g, all);
-  const inputs = new Set(g.inputs);
-  return { order: all.filter((v) => !inline.has(v) && !inputs.has(v)), inline };
-}
-
 /**
- * Unnamed scalar constants whose every reader can show them as a bare number: each reader's first operand that is no
- * constant has their dtype, which is how the parser knows it.
+ * Scalar constants without a name of their own that every reader can show as a bare number: the reader's first operand
+ * that is no constant has their dtype, which is how the parser knows it.
  */
-function inlineConstants(g: Graph, order: readonly Value[]): Set<Value> {
+function inlineConstants(g: Graph, all: readonly Value[], names: ReadonlyMap<Value, string>): Set<Value> {
   const inline = new Set<Value>();
-  for (const value of order)
-    if (value.op.name === 'constant' && value.name === undefined && scalarOf(value) !== undefined) inline.add(value);
+  for (const value of all)
+    if (value.op.name === 'constant' && !names.has(value) && scalarOf(value) !== undefined) inline.add(value);
   if (inline.size === 0) return inline;
   for (const output of g.outputs.values()) inline.delete(output);
-  for (const value of order) {
+  for (const value of all) {
     const dtype = numberDtype(value.inputs);
     for (const operand of value.inputs)
       if (operand.type.kind === 'tuple' || operand.type.dtype !== dtype) inline.delete(operand);
@@ -90,8 +104,7 @@ function scalarOf(value: Value): number | undefined {
 }
 
 function printBody(g: Graph, indent: string, options: PrintOptions, symbols: Set<Expr>): string {
-  const { order, inline } = printedValues(g);
-  const names = valueNames(g, order);
+  const { order, inline, names } = layout(g);
   const inner = `${indent}  `;
   const loc = (l: Loc | undefined): string => (l && (options.locs ?? true) ? ` @ ${printPosition(l)}` : '');
   const use = (v: Value): string =>
@@ -179,7 +192,8 @@ function printElements(value: Nd): string {
 /** The shortest decimal that rounds to `x` in `dtype`. */
 export function printElement(x: number, dtype: Scalar): string {
   if (dtype === 'bool') return x === 0 ? 'false' : 'true';
-  if (isInt(dtype) || dtype === 'f64' || !Number.isFinite(x) || x === 0) return printNumber(x);
+  if (isInt(dtype) || dtype === 'f64' || !Number.isFinite(x) || (Number.isInteger(x) && Math.abs(x) < 1e9))
+    return printNumber(x);
   for (let digits = 1; digits <= 9; digits++) {
     const short = Number(x.toPrecision(digits));
     if (roundTo(dtype, short) === x) return printNumber(short);
