@@ -8,6 +8,7 @@ import * as s from '../scalar.ts';
 import { erfc } from '../special.ts';
 import { add, greater, mul, select, sub } from './elementwise-binary.ts';
 import { dtypeOf, unaryOp } from './elementwise-define.ts';
+import { expm1, log1p } from './elementwise-stable.ts';
 import { erf, exp } from './elementwise-unary.ts';
 import { f32, given, specials } from './example.ts';
 import { scalar } from './structural.ts';
@@ -20,17 +21,6 @@ const examples: readonly Plain[] = [
   { inputs: [specials], note: 'zeros, infinities and NaN' },
 ];
 const lit = (value: number, like: Value): Value => scalar(value, dtypeOf(like));
-/** log(1 + u) for u ≥ 0, exact where 1 + u rounds (Goldberg 1991, theorem 4). */
-function log1p(u: Expr): Expr {
-  const w = s.add(u, 1);
-  return s.select(s.eq(w, 1), u, s.div(s.mul(s.log(w), u), s.sub(w, 1)));
-}
-/** eˣ − 1 for x ≤ 0 without cancellation (Kahan). */
-function expm1(x: Expr): Expr {
-  const u = s.exp(x);
-  const d = s.sub(u, 1);
-  return s.select(s.eq(u, 1), x, s.select(s.eq(d, -1), d, s.div(s.mul(d, x), s.log(u))));
-}
 
 export const relu = unaryOp({
   name: 'relu', doc: 'max(x, 0); NaN stays NaN.', domain: 'number',
@@ -178,7 +168,6 @@ export const mish = unaryOp({
   onnx: { op: 'Mish', since: 18 },
   examples,
 });
-
 
 export const softsign = unaryOp({
   name: 'softsign', doc: 'x / (1 + |x|).', domain: 'float',

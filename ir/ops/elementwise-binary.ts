@@ -236,7 +236,7 @@ export const select = defineOp({
     return tensor(expectSameDtype([a!, b!], 'branches'), broadcastShapes([condition!.shape, a!.shape, b!.shape]));
   },
   axes: broadcastAxes,
-  eval: (inputs) => mapBroadcast(inputs[1]!.dtype, inputs, (c, a, b) => (c !== 0 ? a! : b!)),
+  eval: (inputs) => mapBroadcast(inputs[1]!.dtype, inputs, (c, a, b) => (c !== 0 ? a : b)),
   lower: { kind: 'pointwise', expr: ([c, a, b]) => s.select(c!, a!, b!) },
   grad: ({ inputs: [condition, a] }, [dy]): readonly (Value | null)[] => {
     const none = scalar(0, dtypeOf(a!));

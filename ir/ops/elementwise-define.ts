@@ -1,9 +1,9 @@
 /** How elementwise ops are written: a function of numbers, the same function of scalar expressions, and a domain. */
-import { attr, type AttrSpecs, type AttrsOf } from '../attr.ts';
+import type { AttrSpecs, AttrsOf } from '../attr.ts';
 import { isInt, wrapInt, type Scalar } from '../dtype.ts';
 import type { Expr } from '../expr.ts';
 import { typeOf, type Value } from '../graph.ts';
-import { broadcastOffset, eachIndex, nd, rowMajor, type Nd } from '../nd.ts';
+import { broadcastOffset, countOf, eachIndex, nd, rowMajor, type Nd } from '../nd.ts';
 import { defineOp, type AxisMap, type Example, type OnnxMapping, type Op } from '../op.ts';
 import { dim, tensor, type TensorType } from '../type.ts';
 import { broadcastShapes, expectDtype, expectSameDtype } from './check.ts';
@@ -48,15 +48,27 @@ export function broadcastAxes(inputs: readonly TensorType[]): AxisMap {
   );
 }
 
-/** Applies `f` to broadcast operands, element by element. */
-export function mapBroadcast(dtype: Scalar, inputs: readonly Nd[], f: (...xs: number[]) => number): Nd {
+/** Where each element of a result of `shape` reads `x`; undefined when it reads its own position. */
+function readsOf(x: Nd, shape: readonly number[]): Int32Array | undefined {
+  if (x.shape.length === shape.length && x.shape.every((n, i) => n === shape[i])) return undefined;
+  const strides = rowMajor(x.shape);
+  const reads = new Int32Array(countOf(shape));
+  eachIndex(shape, (at, flat) => {
+    reads[flat] = broadcastOffset(x.shape, strides, at);
+  });
+  return reads;
+}
+
+/** Applies `f` to up to three broadcast operands, element by element. */
+export function mapBroadcast(dtype: Scalar, inputs: readonly Nd[], f: (a: number, b: number, c: number) => number): Nd {
   const shape = broadcastShapes(inputs.map((x) => x.shape)) as number[];
   const out = nd(dtype, shape);
-  const strides = inputs.map((x) => rowMajor(x.shape));
-  eachIndex(shape, (at, flat) => {
-    const xs = inputs.map((x, i) => x.data[broadcastOffset(x.shape, strides[i]!, at)]!);
-    out.data[flat] = member(dtype, f(...xs));
-  });
+  const [x, y, z] = inputs.map(({ data }) => data);
+  const [p, q, r] = inputs.map((v) => readsOf(v, shape));
+  for (let i = 0; i < out.data.length; i++) {
+    const [a, b, c] = [x![p ? p[i]! : i]!, y ? y[q ? q[i]! : i]! : 0, z ? z[r ? r[i]! : i]! : 0];
+    out.data[i] = member(dtype, f(a, b, c));
+  }
   return out;
 }
 
@@ -99,7 +111,7 @@ export function binaryOp(spec: BinarySpec<Record<never, never>>): Op<Record<neve
     axes: broadcastAxes,
     eval: (inputs) => {
       const { dtype } = inputs[0]!;
-      return mapBroadcast(result === 'bool' ? 'bool' : dtype, inputs, (a, b) => spec.f(a!, b!, dtype));
+      return mapBroadcast(result === 'bool' ? 'bool' : dtype, inputs, (a, b) => spec.f(a, b, dtype));
     },
     lower: { kind: 'pointwise', expr: ([a, b], { inputs }) => spec.expr(a!, b!, inputs[0]!.dtype) },
     ...(grad && { grad: (out: Value, [dy]: readonly Value[]) => grad(dy!, out.inputs[0]!, out.inputs[1]!, out) }),
@@ -110,4 +122,3 @@ export function binaryOp(spec: BinarySpec<Record<never, never>>): Op<Record<neve
 
 /** dtype of a value with one result. */
 export const dtypeOf = (value: Value): Scalar => typeOf(value).dtype;
-export { attr };
