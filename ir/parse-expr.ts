@@ -23,6 +23,8 @@ interface Node {
   readonly args: readonly Node[];
   /** A literal's value, a name's expression, or an operand's number. */
   readonly leaf?: number | Expr;
+  /** Whether it can only be a float: so that literals alone below `exp` are. */
+  readonly real: boolean;
   readonly height: number;
   readonly at: Token;
 }
@@ -38,6 +40,8 @@ const ARITY = new Map<string, number>([
   ...BINARY.map((op) => [op, 2] as const),
   ...TERNARY.map((op) => [op, 3] as const),
 ]);
+/** Functions of floats only. */
+const REAL = new Set<ExprOp>(['exp', 'log', 'sqrt', 'tanh', 'erf', 'sin', 'cos', 'pow']);
 const COMPARISONS = new Set(['lt', 'le', 'eq', 'ne']);
 
 /** Reads one expression; literals that nothing else types are `expected` (sizes: `i32`). */
@@ -55,7 +59,8 @@ function node(
 ): Node {
   const height = 1 + Math.max(0, ...args.map((a) => a.height));
   if (height > MAX_HEIGHT) lexer.error(`an expression is nested more than ${MAX_HEIGHT} deep`, at);
-  return { op, dtype, args, height, at, ...(leaf === undefined ? {} : { leaf }) };
+  const real = REAL.has(op) || args.some((a) => a.real) || (typeof leaf === 'number' && !Number.isInteger(leaf));
+  return { op, dtype, args, real, height, at, ...(leaf === undefined ? {} : { leaf }) };
 }
 
 function parseInfix(lexer: Lexer, scope: ExprScope, least: number, depth: number): Node {
@@ -164,7 +169,8 @@ function parseOperand(lexer: Lexer, scope: ExprScope, depth: number, token: Toke
 function build(lexer: Lexer, n: Node, expected: Scalar): Expr {
   const dtype = n.dtype ?? expected;
   const args = (as: Scalar): Expr[] => n.args.map((a) => build(lexer, a, as));
-  const own = (fallback: Scalar): Scalar => n.args.find((a) => a.dtype !== undefined)?.dtype ?? fallback;
+  const compared = (): Scalar =>
+    natural(n.args.find((a) => a.dtype !== undefined) ?? n.args.find((a) => a.real) ?? n.args[0]!);
   try {
     switch (n.op) {
       case 'const':
@@ -175,9 +181,9 @@ function build(lexer: Lexer, n: Node, expected: Scalar): Expr {
       case 'operand':
         return operand(n.leaf as number, dtype, args('i32'));
       case 'cast':
-        return cast(args(literalDtype(n.args[0]!))[0]!, dtype);
+        return cast(args(natural(n.args[0]!))[0]!, dtype);
       case 'bitcast':
-        return bitcast(args(literalDtype(n.args[0]!))[0]!, dtype);
+        return bitcast(args(natural(n.args[0]!))[0]!, dtype);
       case 'select': {
         const [c, a, b] = n.args as [Node, Node, Node];
         return select(build(lexer, c, 'bool'), build(lexer, a, dtype), build(lexer, b, dtype));
@@ -188,7 +194,7 @@ function build(lexer: Lexer, n: Node, expected: Scalar): Expr {
       }
     }
     if (n.args.length === 1) return unary(n.op as UnaryOp, args(dtype)[0]!);
-    const [a, b] = args(COMPARISONS.has(n.op) ? own('i32') : dtype) as [Expr, Expr];
+    const [a, b] = args(COMPARISONS.has(n.op) ? compared() : dtype) as [Expr, Expr];
     return binary(n.op as BinaryOp, a, b);
   } catch (error) {
     if (error instanceof TypeError) return lexer.error(error.message, n.at);
@@ -196,8 +202,8 @@ function build(lexer: Lexer, n: Node, expected: Scalar): Expr {
   }
 }
 
-const literalDtype = (n: Node): Scalar =>
-  n.dtype ?? (typeof n.leaf === 'number' && !Number.isInteger(n.leaf) ? 'f64' : 'i32');
+/** The dtype of an expression that nothing around it types. */
+const natural = (n: Node): Scalar => n.dtype ?? (n.real ? 'f32' : 'i32');
 
 function exactLiteral(lexer: Lexer, value: number, dtype: Scalar, at: Token): Expr {
   const e = literal(value, dtype);
