@@ -111,8 +111,11 @@ export interface SelfTestResult {
   readonly cases: readonly { readonly entry: string; readonly output: string; readonly worst: number }[];
 }
 
-/** A loaded bundle. Runs are queued in the order of their calls; sessions do not share anything. */
-export interface Session {
+/**
+ * A loaded bundle. Runs are queued in the order of their calls; sessions do not share anything. A bundle's own types name
+ * its inputs and outputs; `Inputs` and `Outputs` are those of the default entry.
+ */
+export interface Session<Inputs = Readonly<Record<string, Input>>, Outputs = Record<string, Tensor>> {
   readonly name: string;
   readonly entries: Readonly<Record<string, EntryInfo>>;
   /** Inputs of the default entry. */
@@ -131,7 +134,7 @@ export interface Session {
    *
    * @throws HeddleError `input`, `option`, `memory`, `kernel` or `disposed`
    */
-  run(inputs: Readonly<Record<string, Input>>, options?: RunOptions): Promise<Record<string, Tensor>>;
+  run(inputs: Inputs, options?: RunOptions): Promise<Outputs>;
   /** Runs the recorded cases on this device and compares. */
   selftest(): Promise<SelfTestResult>;
   /** Stops the threads and drops the memory; runs under way or queued reject. Calling it again does nothing. */

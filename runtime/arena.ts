@@ -1,5 +1,5 @@
 /** Places buffers in one arena so that those alive at the same time never overlap. */
-import { sizeOf, type BufferInfo } from './manifest.ts';
+import { type BufferInfo, sizeOf } from './manifest.ts';
 
 export interface ArenaLayout {
   /** Byte offset of each buffer, 64-byte aligned. */

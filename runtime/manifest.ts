@@ -5,7 +5,19 @@
 
 /** Element types as they stand in buffers. `bool` is one byte, 0 or 1. */
 export type ElementType =
-  | 'f64' | 'f32' | 'f16' | 'bf16' | 'i64' | 'i32' | 'i16' | 'i8' | 'u64' | 'u32' | 'u16' | 'u8' | 'bool';
+  | 'f64'
+  | 'f32'
+  | 'f16'
+  | 'bf16'
+  | 'i64'
+  | 'i32'
+  | 'i16'
+  | 'i8'
+  | 'u64'
+  | 'u32'
+  | 'u16'
+  | 'u8'
+  | 'bool';
 
 /** A size: a number, a symbol's name, or an operator on two sizes. Division rounds down; all values are ≥ 0. */
 export type Size = number | string | readonly ['+' | '-' | '*' | '/' | '%' | 'min' | 'max', Size, Size];
@@ -128,7 +140,11 @@ export interface SelfTest {
   readonly entry: string;
   readonly symbols: Readonly<Record<string, number>>;
   /** Inputs are `fill(name, i)`: see `runtime/selftest.ts`. */
-  readonly outputs: readonly { readonly name: string; readonly at: readonly number[]; readonly values: readonly number[] }[];
+  readonly outputs: readonly {
+    readonly name: string;
+    readonly at: readonly number[];
+    readonly values: readonly number[];
+  }[];
   readonly tolerance: number;
 }
 
@@ -154,12 +170,19 @@ export function sizeOf(size: Size, symbols: Readonly<Record<string, number>>): n
   const a = sizeOf(size[1], symbols);
   const b = sizeOf(size[2], symbols);
   switch (size[0]) {
-    case '+': return a + b;
-    case '-': return a - b;
-    case '*': return a * b;
-    case '/': return Math.floor(a / b);
-    case '%': return a % b;
-    case 'min': return Math.min(a, b);
-    case 'max': return Math.max(a, b);
+    case '+':
+      return a + b;
+    case '-':
+      return a - b;
+    case '*':
+      return a * b;
+    case '/':
+      return Math.floor(a / b);
+    case '%':
+      return a % b;
+    case 'min':
+      return Math.min(a, b);
+    case 'max':
+      return Math.max(a, b);
   }
 }
