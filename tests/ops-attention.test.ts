@@ -1,12 +1,12 @@
 import test from 'ava';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { nd } from '../ir/nd.ts';
-import { attention, attentionWeights, coords, shiftOperands, type EmptyRow } from '../ir/ops/attention.ts';
+import { attention, attentionWeights, coords, type EmptyRow, shiftOperands } from '../ir/ops/attention.ts';
 import '../ir/ops/all.ts';
 import { printExpr, printType } from '../ir/print.ts';
 import * as sc from '../ir/scalar.ts';
-import { argument, diagnosticOf, f64, near, resultsOf, run, runAll, wave } from './support/op-run.ts';
 import { runLowering } from './support/lowering.ts';
+import { argument, diagnosticOf, f64, near, resultsOf, run, runAll, wave } from './support/op-run.ts';
 
 const { b, h, q, k } = coords;
 /** One head, one query, keys whose scores are their own numbers, values that show which keys were read. */
@@ -25,17 +25,26 @@ test('attention averages values by the softmax of scaled scores', (t) => {
 // torch.nn.functional.scaled_dot_product_attention(wave(1.1, 1, 2, 2, 3), wave(0.7, 1, 2, 3, 3), wave(0.3, 1, 2, 3, 2),
 // is_causal=True), f64: query i reads keys 0..i
 test('a causal mask agrees with PyTorch', (t) => {
-  const got = run(attention, [wave(1.1, 1, 2, 2, 3), wave(0.7, 1, 2, 3, 3), wave(0.3, 1, 2, 3, 2)], { mask: sc.le(k, q) });
-  t.true(near(got, [0.295520207, 0.564642473, 0.587817892, 0.784789468, 0.863209367, 0.675463181, 0.650315645, 0.414447554]));
+  const got = run(attention, [wave(1.1, 1, 2, 2, 3), wave(0.7, 1, 2, 3, 3), wave(0.3, 1, 2, 3, 2)], {
+    mask: sc.le(k, q),
+  });
+  t.true(
+    near(got, [0.295520207, 0.564642473, 0.587817892, 0.784789468, 0.863209367, 0.675463181, 0.650315645, 0.414447554]),
+  );
 });
 
 // the same with q = wave(1.1, 1, 4, 2, 3), no mask and enable_gqa=True
 test('heads that share keys agree with PyTorch', (t) => {
   const got = run(attention, [wave(1.1, 1, 4, 2, 3), wave(0.7, 1, 2, 3, 3), wave(0.3, 1, 2, 3, 2)]);
-  t.true(near(got, [
-    0.532245328, 0.727963651, 0.841447264, 0.901834584, 0.583155753, 0.765216071, 0.811433768, 0.881392827, 0.497402381,
-    0.247272258, 0.232704726, -0.0246949077, 0.439610683, 0.179940945, 0.331490159, 0.0844001325,
-  ]));
+  t.true(
+    near(
+      got,
+      [
+        0.532245328, 0.727963651, 0.841447264, 0.901834584, 0.583155753, 0.765216071, 0.811433768, 0.881392827,
+        0.497402381, 0.247272258, 0.232704726, -0.0246949077, 0.439610683, 0.179940945, 0.331490159, 0.0844001325,
+      ],
+    ),
+  );
 });
 
 test('a masked key has no say, even with an infinite score and an infinite value', (t) => {
@@ -55,7 +64,10 @@ test('a query without keys gives what emptyRow says', (t) => {
   const at = (emptyRow: EmptyRow): number[] =>
     run(attention, [query, keys(0, 0), values(3, 5), zeroKeys], { mask: nothing, emptyRow });
   t.deepEqual([at('zero'), at('nan'), at('uniform')], [[0], [NaN], [4]]);
-  const unmasked = run(attention, [query, keys(0, Math.log(3)), values(0, 4), zeroKeys], { mask: nothing, emptyRow: 'unmasked' });
+  const unmasked = run(attention, [query, keys(0, Math.log(3)), values(0, 4), zeroKeys], {
+    mask: nothing,
+    emptyRow: 'unmasked',
+  });
   t.true(near(unmasked, [3]));
   t.deepEqual(run(attention, [query, keys(), values()]), [0]);
   t.deepEqual(run(attention, [query, keys(0, 0), values(3, 5)], { mask: never }), [0]);
@@ -74,7 +86,12 @@ test('the log-sum-exp of a query is that of its scores, and −∞ where it read
 test('scores are scaled, then capped, then biased, then masked', (t) => {
   const bias = sc.select(sc.eq(k, 1), sc.literal(1, 'f32'), sc.literal(0, 'f32'));
   const capped = 2 * Math.tanh(3 / 2) + 1;
-  const got = run(attention, [query, keys(0, 6, 9), values(0, 1, 7)], { scale: 0.5, softcap: 2, bias, mask: sc.lt(k, 2) });
+  const got = run(attention, [query, keys(0, 6, 9), values(0, 1, 7)], {
+    scale: 0.5,
+    softcap: 2,
+    bias,
+    mask: sc.lt(k, 2),
+  });
   t.true(near(got, [Math.exp(capped) / (1 + Math.exp(capped))]));
 });
 
@@ -97,7 +114,10 @@ test('attention_weights gives the weights that attention applies', (t) => {
 test('the decomposition of attention_weights takes symbolic sizes', (t) => {
   const [n, s] = [sc.symbol('N', { max: 8 }), sc.symbol('S', { max: 8 })];
   const inputs = [argument('q', [n, 4, s, 3], 'f64'), argument('k', [n, 2, s, 3], 'f64'), argument('lens', [n], 'i32')];
-  const value = attentionWeights(inputs, { mask: sc.and(sc.le(k, q), sc.lt(k, sc.operand(2, 'i32', [b]))), scale: 0.5 });
+  const value = attentionWeights(inputs, {
+    mask: sc.and(sc.le(k, q), sc.lt(k, sc.operand(2, 'i32', [b]))),
+    scale: 0.5,
+  });
   const at = [wave(1.1, 2, 4, 5, 3), wave(0.7, 2, 2, 5, 3), nd('i32', [2], [3, 0])];
   const [want] = resultsOf([value], inputs, at);
   t.true(near(runLowering(value, at, 'f64')![0]!.data, [...want!.data], 1e-12));
@@ -113,14 +133,23 @@ test('masks keep symbols and count multiply-accumulates per pair', (t) => {
 
 test('axis roles follow plain coordinates of the mask and nothing else', (t) => {
   const inputs = [
-    argument('q', [2, 4, 5, 3]), argument('k', [2, 2, 7, 3]), argument('v', [2, 2, 7, 6]),
-    argument('keep', [2, 7], 'bool'), argument('ids', [2, 5], 'i32'), argument('slope', [4]),
+    argument('q', [2, 4, 5, 3]),
+    argument('k', [2, 2, 7, 3]),
+    argument('v', [2, 2, 7, 6]),
+    argument('keep', [2, 7], 'bool'),
+    argument('ids', [2, 5], 'i32'),
+    argument('slope', [4]),
   ];
   const ids = sc.eq(sc.operand(4, 'i32', [b, q]), sc.operand(4, 'i32', [b, k]));
   const attrs = { mask: sc.and(sc.operand(3, 'bool', [b, k]), ids), bias: sc.operand(5, 'f32', [h]) };
   const value = attention(inputs, attrs);
   t.deepEqual(value.op.axes!(inputs.map(typeOf), value.attrs), [
-    [0, 1, 2, 'mix'], [0, 'mix', 'mix', 'mix'], [0, 'mix', 'mix', 3], [0, 'mix'], [0, 'mix'], [1],
+    [0, 1, 2, 'mix'],
+    [0, 'mix', 'mix', 'mix'],
+    [0, 'mix', 'mix', 3],
+    [0, 'mix'],
+    [0, 'mix'],
+    [1],
   ]);
 });
 

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { graph, typeOf, type Value } from '../ir/graph.ts';
-import { nd, type Nd } from '../ir/nd.ts';
+import { type Nd, nd } from '../ir/nd.ts';
 import { branch, loop, scan } from '../ir/ops/control.ts';
 import { add, less, mul } from '../ir/ops/elementwise.ts';
 import { matmul } from '../ir/ops/linear.ts';
@@ -14,8 +14,19 @@ const data = (xs: readonly Nd[]): number[][] => xs.map((x) => [...x.data]);
 
 /** state ← state · factor + item, and the item plus the old state as result. */
 function body(): ReturnType<typeof graph> {
-  const [state, item, factor] = [argument('state', [], 'f64'), argument('item', [], 'f64'), argument('factor', [], 'f64')];
-  return graph('step', [state, item, factor], [['next', add([mul([state, factor]), item])], ['y', add([state, item])]]);
+  const [state, item, factor] = [
+    argument('state', [], 'f64'),
+    argument('item', [], 'f64'),
+    argument('factor', [], 'f64'),
+  ];
+  return graph(
+    'step',
+    [state, item, factor],
+    [
+      ['next', add([mul([state, factor]), item])],
+      ['y', add([state, item])],
+    ],
+  );
 }
 
 test('scan carries states, takes items of axis 0 and stacks results in the order of positions', (t) => {
@@ -29,7 +40,11 @@ test('scan carries states, takes items of axis 0 and stacks results in the order
 
 test('a scan without steps gives the initial states and empty stacks', (t) => {
   const inputs = [argument('start', [], 'f64'), argument('xs', [0], 'f64'), argument('by', [], 'f64')];
-  const out = resultsOf(projectAll(scan(inputs, { body: body(), carried: 1, closed: 1 })), inputs, [f64([], 7), f64([0]), f64([], 2)]);
+  const out = resultsOf(projectAll(scan(inputs, { body: body(), carried: 1, closed: 1 })), inputs, [
+    f64([], 7),
+    f64([0]),
+    f64([], 2),
+  ]);
   t.deepEqual(data(out), [[7], []]);
 });
 
@@ -54,18 +69,28 @@ test('scan refuses bodies that change a state, miss an operand or read outer val
   const start = argument('start', []);
   const xs = argument('xs', [4]);
   t.is(message([start, xs], graph('g', [state], [['next', state]]), 1), 'scan: the body has 1 inputs, but is given 2');
-  t.is(message([start, xs], graph('g', [state, item], [['next', add([state, outer])]]), 1),
-    'scan: the body reads input "outer", which is not its own');
+  t.is(
+    message([start, xs], graph('g', [state, item], [['next', add([state, outer])]]), 1),
+    'scan: the body reads input "outer", which is not its own',
+  );
   const weight = param([], { name: 'w', dtype: 'f32', shape: [] });
-  t.is(message([start, xs], graph('g', [state, item], [['next', mul([state, weight])]]), 1),
-    'scan: the body reads parameter "w"');
+  t.is(
+    message([start, xs], graph('g', [state, item], [['next', mul([state, weight])]]), 1),
+    'scan: the body reads parameter "w"',
+  );
   const wide = argument('item', [2]);
-  t.is(message([start, argument('xs', [4, 2])], graph('g', [state, wide], [['next', wide]]), 1),
-    'scan: state 0 after a step is f32[2], but must be f32');
-  t.is(message([start, xs], graph('g', [state, wide], [['next', state]]), 1),
-    'scan: the body input 1, item of x 0, is f32[2], but must be f32');
-  t.is(message([start, xs], graph('g', [state, item], [['next', state]]), 2),
-    'scan: 2 operands less 2 states and 0 closed values leave nothing to scan');
+  t.is(
+    message([start, argument('xs', [4, 2])], graph('g', [state, wide], [['next', wide]]), 1),
+    'scan: state 0 after a step is f32[2], but must be f32',
+  );
+  t.is(
+    message([start, xs], graph('g', [state, wide], [['next', state]]), 1),
+    'scan: the body input 1, item of x 0, is f32[2], but must be f32',
+  );
+  t.is(
+    message([start, xs], graph('g', [state, item], [['next', state]]), 2),
+    'scan: 2 operands less 2 states and 0 closed values leave nothing to scan',
+  );
 });
 
 test('if runs one branch on the operands behind the condition', (t) => {
@@ -84,17 +109,33 @@ test('if refuses branches of different types and a condition that is not one boo
   const [x, y] = [argument('x', [2]), argument('y', [2])];
   const same = graph('a', [x], [['y', x]]);
   const other = graph('b', [y], [['y', less([y, y])]]);
-  t.is(diagnosticOf(() => branch([argument('c', [], 'bool'), x], { then: same, else: other })).message,
-    'if: result 0 of the branches differs, f32[2] and bool[2]');
-  t.is(diagnosticOf(() => branch([argument('c', [2], 'bool'), x], { then: same, else: same })).message,
-    'if: the condition must be one bool, not bool[2]');
+  t.is(
+    diagnosticOf(() => branch([argument('c', [], 'bool'), x], { then: same, else: other })).message,
+    'if: result 0 of the branches differs, f32[2] and bool[2]',
+  );
+  t.is(
+    diagnosticOf(() => branch([argument('c', [2], 'bool'), x], { then: same, else: same })).message,
+    'if: the condition must be one bool, not bool[2]',
+  );
 });
 
 /** Doubles a state while it is below 20; gives the old state as an item. */
 function doubling(): ReturnType<typeof graph> {
-  const [trip, going, state] = [argument('trip', [], 'i64'), argument('going', [], 'bool'), argument('state', [], 'f64')];
+  const [trip, going, state] = [
+    argument('trip', [], 'i64'),
+    argument('going', [], 'bool'),
+    argument('state', [], 'f64'),
+  ];
   const next = add([state, state]);
-  return graph('trip', [trip, going, state], [['going', less([next, scalar(20, 'f64')])], ['next', next], ['y', state]]);
+  return graph(
+    'trip',
+    [trip, going, state],
+    [
+      ['going', less([next, scalar(20, 'f64')])],
+      ['next', next],
+      ['y', state],
+    ],
+  );
 }
 
 test('loop stops at its condition or its trips; stacks are padded with zeros', (t) => {
@@ -107,6 +148,7 @@ test('loop stops at its condition or its trips; stacks are padded with zeros', (
   t.deepEqual(at(2, 1), [[12], [3, 6, 0, 0, 0, 0]]);
   t.deepEqual(at(6, 0), [[3], [0, 0, 0, 0, 0, 0]]);
   const short = loop(inputs, { body: doubling(), carried: 1, maxTrips: 2 });
-  const run = (): unknown => resultsOf(projectAll(short), inputs, [nd('i64', [], [9]), nd('bool', [], [1]), f64([], 3)]);
+  const run = (): unknown =>
+    resultsOf(projectAll(short), inputs, [nd('i64', [], [9]), nd('bool', [], [1]), f64([], 3)]);
   t.is(diagnosticOf(run).message, 'loop: runs more than maxTrips = 2 times');
 });

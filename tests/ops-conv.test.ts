@@ -1,12 +1,12 @@
 import test from 'ava';
-import { graphValues, graph, typeOf, type Value } from '../ir/graph.ts';
+import { graph, graphValues, typeOf, type Value } from '../ir/graph.ts';
 import { conv, convTranspose, im2col } from '../ir/ops/conv.ts';
 import { avgPool, maxPool } from '../ir/ops/pool.ts';
 import '../ir/ops/all.ts';
 import { printType } from '../ir/print.ts';
 import { symbol } from '../ir/scalar.ts';
-import { argument, diagnosticOf, f64, near, resultsOf, run, runAll, wave } from './support/op-run.ts';
 import { runLowering } from './support/lowering.ts';
+import { argument, diagnosticOf, f64, near, resultsOf, run, runAll, wave } from './support/op-run.ts';
 
 test('conv slides weights over the input without flipping them', (t) => {
   const x = f64([1, 1, 4], 1, 2, 3, 4);
@@ -19,43 +19,83 @@ test('conv slides weights over the input without flipping them', (t) => {
 // dilation=(2, 1)) and conv2d(x, wave(0.7, 4, 1, 2, 3), groups=2), f64
 test('conv agrees with PyTorch on stride, padding, dilation and groups', (t) => {
   const x = wave(1.1, 1, 2, 3, 4);
-  const got = run(conv, [x, wave(0.7, 2, 2, 2, 3), wave(0.3, 2)], { strides: [1, 2], pads: [1, 1, 1, 1], dilations: [2, 1] });
-  t.true(near(got, [
-    0.819608598, 0.947119685, 0.714848276, -0.265921252, -0.0230897503, 0.615339118, 0.345976386, -0.416030609, 2.06483368,
-    0.535878472, 1.08970912, 1.20351274,
-  ]));
-  t.true(near(run(conv, [x, wave(0.7, 4, 1, 2, 3)], { groups: 2 }), [
-    0.0278019212, -1.20810442, 1.2948954, 0.986103564, -0.699785892, 0.970294601, -1.15991251, -1.51535965, 0.502708847,
-    -0.153140278, 0.25249877, 0.65801232, -0.784463848, -1.38908509, 1.34436778, 0.26206934,
-  ]));
+  const got = run(conv, [x, wave(0.7, 2, 2, 2, 3), wave(0.3, 2)], {
+    strides: [1, 2],
+    pads: [1, 1, 1, 1],
+    dilations: [2, 1],
+  });
+  t.true(
+    near(
+      got,
+      [
+        0.819608598, 0.947119685, 0.714848276, -0.265921252, -0.0230897503, 0.615339118, 0.345976386, -0.416030609,
+        2.06483368, 0.535878472, 1.08970912, 1.20351274,
+      ],
+    ),
+  );
+  t.true(
+    near(
+      run(conv, [x, wave(0.7, 4, 1, 2, 3)], { groups: 2 }),
+      [
+        0.0278019212, -1.20810442, 1.2948954, 0.986103564, -0.699785892, 0.970294601, -1.15991251, -1.51535965,
+        0.502708847, -0.153140278, 0.25249877, 0.65801232, -0.784463848, -1.38908509, 1.34436778, 0.26206934,
+      ],
+    ),
+  );
 });
 
 // torch.nn.functional.conv_transpose2d(wave(1.1, 1, 2, 2, 3), wave(0.7, 2, 3, 2, 3), wave(0.3, 3), stride=(2, 1),
 // padding=(1, 1), output_padding=(1, 0)), f64
 test('conv_transpose agrees with PyTorch', (t) => {
   const got = run(convTranspose, [wave(1.1, 1, 2, 2, 3), wave(0.7, 2, 3, 2, 3), wave(0.3, 3)], {
-    strides: [2, 1], pads: [1, 1, 1, 1], outputPadding: [1, 0],
+    strides: [2, 1],
+    pads: [1, 1, 1, 1],
+    outputPadding: [1, 0],
   });
-  t.true(near(got, [
-    0.0534846279, -2.05691767, -0.698152958, -2.38842536, -1.9152138, 0.199724002, 0.63874988, 2.71559203, 0.974046475,
-    3.35638905, 3.1169808, 1.13485134, 2.90203171, 0.331848806, -0.0246640092, -2.1386309, -1.6203794, 0.481134369,
-    -1.71200545, 0.633141821, 1.21789794, 1.17541174, 3.22232014, 1.45695087, 3.09071529, 0.505716321, 0.186682145,
-  ]));
+  t.true(
+    near(
+      got,
+      [
+        0.0534846279, -2.05691767, -0.698152958, -2.38842536, -1.9152138, 0.199724002, 0.63874988, 2.71559203,
+        0.974046475, 3.35638905, 3.1169808, 1.13485134, 2.90203171, 0.331848806, -0.0246640092, -2.1386309, -1.6203794,
+        0.481134369, -1.71200545, 0.633141821, 1.21789794, 1.17541174, 3.22232014, 1.45695087, 3.09071529, 0.505716321,
+        0.186682145,
+      ],
+    ),
+  );
 });
 
 // torch.nn.functional.{avg,max}_pool2d(wave(1.1, 1, 1, 4, 5), (2, 3), stride=(2, 2), padding=(1, 1), ceil_mode=True), f64
 test('pools agree with PyTorch on padding and the last partial window', (t) => {
   const x = wave(1.1, 1, 1, 4, 5);
   const attrs = { kernel: [2, 3], strides: [2, 2], pads: [1, 1, 1, 1], ceil: true };
-  t.true(near(run(avgPool, [x], { ...attrs, countIncludePad: true }), [
-    0.283283961, -0.050141894, -0.2761904, 0.240355941, 0.499585561, -0.311032181, -0.182973921, 0.258638707, 0.14638437,
-  ]));
-  t.true(near(run(avgPool, [x], attrs), [
-    0.849851882, -0.100283788, -0.8285712, 0.360533912, 0.499585561, -0.466548271, -0.548921762, 0.517277413, 0.43915311,
-  ]));
-  t.true(near(run(maxPool, [x], attrs), [
-    0.89120736, 0.808496404, -0.705540326, 0.988168234, 0.988168234, 0.303118357, -0.148999026, 0.887157529, 0.887157529,
-  ]));
+  t.true(
+    near(
+      run(avgPool, [x], { ...attrs, countIncludePad: true }),
+      [
+        0.283283961, -0.050141894, -0.2761904, 0.240355941, 0.499585561, -0.311032181, -0.182973921, 0.258638707,
+        0.14638437,
+      ],
+    ),
+  );
+  t.true(
+    near(
+      run(avgPool, [x], attrs),
+      [
+        0.849851882, -0.100283788, -0.8285712, 0.360533912, 0.499585561, -0.466548271, -0.548921762, 0.517277413,
+        0.43915311,
+      ],
+    ),
+  );
+  t.true(
+    near(
+      run(maxPool, [x], attrs),
+      [
+        0.89120736, 0.808496404, -0.705540326, 0.988168234, 0.988168234, 0.303118357, -0.148999026, 0.887157529,
+        0.887157529,
+      ],
+    ),
+  );
 });
 
 test('ceil adds no window that would start behind the input', (t) => {
@@ -78,7 +118,9 @@ function loweredOps(value: Value): string[] {
   const { lower } = value.op;
   if (lower.kind !== 'decompose') throw new Error('not decomposed');
   const built = lower.build(value.inputs, value.attrs) as Value;
-  return graphValues(graph('g', [], [['o', built]])).map((v) => v.op.name).filter((name) => name !== 'input');
+  return graphValues(graph('g', [], [['o', built]]))
+    .map((v) => v.op.name)
+    .filter((name) => name !== 'input');
 }
 
 test('a convolution becomes a product of windows with the weights on the right', (t) => {
@@ -116,8 +158,7 @@ test('multiply-accumulates count every tap of every result', (t) => {
 
 test('convolutions refuse sizes that do not fit', (t) => {
   const x = argument('x', [1, 4, 5, 5]);
-  const message = (w: number[], attrs = {}): string =>
-    diagnosticOf(() => conv([x, argument('w', w)], attrs)).message;
+  const message = (w: number[], attrs = {}): string => diagnosticOf(() => conv([x, argument('w', w)], attrs)).message;
   t.is(message([8, 3, 3, 3]), 'conv: x has 4 channels, but the weights take 3 in each of 1 groups');
   t.is(message([8, 4, 7, 3]), 'conv: a window of 7 positions does not fit into 5 with padding 0 and 0');
   t.is(message([8, 4, 3]), 'conv: weights must have the rank of x, 4, not f32[8, 4, 3]');

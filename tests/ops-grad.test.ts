@@ -1,10 +1,10 @@
 import test from 'ava';
-import { isFloat } from '../ir/dtype.ts';
 import { CompileError } from '../ir/diagnostic.ts';
+import { isFloat } from '../ir/dtype.ts';
 import { evaluate } from '../ir/evaluate.ts';
-import { graph, typeOf, type Attrs, type Value } from '../ir/graph.ts';
-import { nd, type Nd } from '../ir/nd.ts';
-import { allOps, makeValue, type Example, type OpDef } from '../ir/op.ts';
+import { type Attrs, graph, typeOf, type Value } from '../ir/graph.ts';
+import { type Nd, nd } from '../ir/nd.ts';
+import { allOps, type Example, makeValue, type OpDef } from '../ir/op.ts';
 import { exampleValue, seeded } from '../ir/ops/example.ts';
 import '../ir/ops/all.ts';
 import { input, projectAll } from '../ir/ops/structural.ts';
@@ -64,7 +64,11 @@ for (const op of allOps().filter((o) => o.grad && o.examples.some(usable)))
       }
       t.is(grads.length, inputs.length, `${op.name} example ${n}: one cotangent for each operand`);
       const run = (xs: readonly Nd[]): Nd[] => {
-        const g = graph('f', inputs, outs.map((v, i) => [`y${i}`, v] as const));
+        const g = graph(
+          'f',
+          inputs,
+          outs.map((v, i) => [`y${i}`, v] as const),
+        );
         const result = evaluate(g, { inputs: named(xs, 'x') });
         return outs.map((_, i) => result[`y${i}`]!);
       };
@@ -78,23 +82,34 @@ for (const op of allOps().filter((o) => o.grad && o.examples.some(usable)))
         const x = values[i]!;
         if (g === null || !isFloat(x.dtype) || x.data.length === 0) continue;
         const used = graph('g', [...inputs, ...douts], [['g', g]]);
-        const analytic = sumTo(evaluate(used, { inputs: { ...named(values, 'x'), ...named(cotangents, 'd') } })['g']!, x.shape);
+        const analytic = sumTo(
+          evaluate(used, { inputs: { ...named(values, 'x'), ...named(cotangents, 'd') } }).g!,
+          x.shape,
+        );
         for (let k = 0; k < x.data.length; k += Math.max(1, Math.floor(x.data.length / 12))) {
           const h = 1e-5 * Math.max(1, Math.abs(x.data[k]!));
           const at = (delta: number): number =>
-            dot(cotangents, run(values.map((v, j) => (j === i ? { ...v, data: v.data.with(k, v.data[k]! + delta) } : v))));
+            dot(
+              cotangents,
+              run(values.map((v, j) => (j === i ? { ...v, data: v.data.with(k, v.data[k]! + delta) } : v))),
+            );
           const [two, one, minusOne, minusTwo] = [at(2 * h), at(h), at(-h), at(-2 * h)];
           const numeric = (8 * (one - minusOne) - (two - minusTwo)) / (12 * h);
           if (Number.isNaN(numeric)) continue; // the function has no value here
           // One-sided slopes differ at a kink, where any subgradient will do.
           const kink = Math.abs((one - at(0)) / h - (at(0) - minusOne) / h) > 1e-2 * (1 + Math.abs(numeric));
           // What the difference itself is worth: its truncation, and the rounding of the sum over `size` results.
-          const size = run(values).reduce((m, y, j) => y.data.reduce((o, v, q) => o + Math.abs(v * cotangents[j]!.data[q]!), m), 0);
+          const size = run(values).reduce(
+            (m, y, j) => y.data.reduce((o, v, q) => o + Math.abs(v * cotangents[j]!.data[q]!), m),
+            0,
+          );
           const slack = Math.abs(numeric - (one - minusOne) / (2 * h)) + (1e-14 * size) / h;
           const off = Math.abs(analytic.data[k]! - numeric);
           if (!kink)
-            t.true(off <= 1e-7 * (1 + Math.abs(numeric)) + slack,
-              `${op.name} example ${n}, operand ${i}[${k}]: ${analytic.data[k]} and ${numeric}`);
+            t.true(
+              off <= 1e-7 * (1 + Math.abs(numeric)) + slack,
+              `${op.name} example ${n}, operand ${i}[${k}]: ${analytic.data[k]} and ${numeric}`,
+            );
         }
       }
     }

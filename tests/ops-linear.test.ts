@@ -4,10 +4,10 @@ import { nd } from '../ir/nd.ts';
 import { einsum } from '../ir/ops/einsum.ts';
 import { matmul } from '../ir/ops/linear.ts';
 import '../ir/ops/all.ts';
+import type { Value } from '../ir/graph.ts';
 import { printDim, printType } from '../ir/print.ts';
 import { symbol } from '../ir/scalar.ts';
-import { sizeAt, type Dim } from '../ir/type.ts';
-import type { Value } from '../ir/graph.ts';
+import { type Dim, sizeAt } from '../ir/type.ts';
 import { argument, diagnosticOf, f64, gradientError, run, runAll, wave } from './support/op-run.ts';
 
 const a = f64([2, 3], 1, 2, 3, 4, 5, 6);
@@ -51,7 +51,10 @@ test('multiply-accumulates are exact beyond 2^31, with numbers and with symbols'
   t.is(macsOf(matmul([argument('x', [rows, inner]), argument('w', [inner, columns])])), 39_523_713_024);
   const s = symbol('S', { max: 4096 });
   const symbolic = macsOf(matmul([argument('x', [s, 3072]), argument('w', [3072, 768])]));
-  t.is(sizeAt(symbolic, () => 4096), 9_663_676_416);
+  t.is(
+    sizeAt(symbolic, () => 4096),
+    9_663_676_416,
+  );
 });
 
 test('matmul keeps symbolic rows and batches', (t) => {
@@ -96,13 +99,26 @@ test('einsum refuses what it cannot mean', (t) => {
     'einsum: equation "ii->i": term "ii" repeats an index; diagonals are not supported, gather the diagonal first',
   );
   t.is(message('ij->k', x), 'einsum: equation "ij->k": the result has index "k", which no operand has');
-  t.is(message('...j->j', x), 'einsum: equation "...j->j": the result drops the ellipsis; name those axes to sum over them');
-  t.is(message('ij->->', x), 'einsum: equation "ij->->": expected letters, commas, one "..." a term and at most one "->"');
+  t.is(
+    message('...j->j', x),
+    'einsum: equation "...j->j": the result drops the ellipsis; name those axes to sum over them',
+  );
+  t.is(
+    message('ij->->', x),
+    'einsum: equation "ij->->": expected letters, commas, one "..." a term and at most one "->"',
+  );
 });
 
 test('einsum counts every index of a step once, along a chain from the left', (t) => {
   const of = (equation: string, ...shapes: number[][]): string =>
-    printDim(macsOf(einsum(shapes.map((shape, i) => argument(`x${i}`, shape)), { equation })));
+    printDim(
+      macsOf(
+        einsum(
+          shapes.map((shape, i) => argument(`x${i}`, shape)),
+          { equation },
+        ),
+      ),
+    );
   t.is(of('bhqd,bhkd->bhqk', [2, 3, 5, 7], [2, 3, 11, 7]), String(2 * 3 * 5 * 7 * 11));
   t.is(of('ij->ji', [2, 3]), '0');
   t.is(of('ab,bc,cd->ad', [2, 3], [3, 4], [4, 5]), String(2 * 3 * 4 + 2 * 4 * 5));

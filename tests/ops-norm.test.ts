@@ -4,8 +4,8 @@ import { makeValue } from '../ir/op.ts';
 import { batchNorm, groupNorm, l2Normalize, layerNorm, logSoftmax, rmsNorm, softmax } from '../ir/ops/norm.ts';
 import '../ir/ops/all.ts';
 import { symbol } from '../ir/scalar.ts';
-import { argument, diagnosticOf, f64, gradientError, near, resultsOf, run, wave } from './support/op-run.ts';
 import { runLowering } from './support/lowering.ts';
+import { argument, diagnosticOf, f64, gradientError, near, resultsOf, run, wave } from './support/op-run.ts';
 
 test('softmax weighs by exponentials, without overflow', (t) => {
   const [x, y] = [1 / (1 + Math.E), Math.E / (1 + Math.E)];
@@ -27,7 +27,7 @@ test('a softmax of another axis than the last becomes one of the last between tw
     if (lower.kind !== 'schedule') throw new Error('not a schedule');
     const adapted = lower.adapt!([from], value.attrs)!;
     t.is(adapted.op.name, 'transpose');
-    t.is(adapted.inputs[0]!.attrs['axis'], -1);
+    t.is(adapted.inputs[0]!.attrs.axis, -1);
     const [want, got] = resultsOf([value, adapted], [from], [x]);
     t.deepEqual(got, want);
     t.is(lower.adapt!([from], op([from], { axis: 2 }).attrs), undefined);
@@ -45,17 +45,24 @@ test('layer_norm of one element is the bias', (t) => {
 });
 
 test('rms_norm and l2_normalize divide a 3-4-5 line by its norm', (t) => {
-  t.true(near(run(rmsNorm, [f64([1, 2], 3, -4), f64([2], 1, 10)], { eps: 0 }), [3 / Math.sqrt(12.5), -40 / Math.sqrt(12.5)]));
+  t.true(
+    near(run(rmsNorm, [f64([1, 2], 3, -4), f64([2], 1, 10)], { eps: 0 }), [3 / Math.sqrt(12.5), -40 / Math.sqrt(12.5)]),
+  );
   t.true(near(run(l2Normalize, [f64([2, 2], 3, 0, -4, 0)], { axis: 0 }), [0.6, 0, -0.8, 0]));
 });
 
 // torch.nn.functional.group_norm(wave(1.1, 1, 4, 3), 2, wave(0.7, 4), wave(0.3, 4), 1e-3), f64
 test('group_norm agrees with PyTorch', (t) => {
   const got = run(groupNorm, [wave(1.1, 1, 4, 3), wave(0.7, 4), wave(0.3, 4)], { groups: 2, eps: 1e-3 });
-  t.true(near(got, [
-    1.08122366, 1.00552453, 0.12119559, -0.813422387, -0.468934611, 0.954985247, 1.92289304, 1.43670442, 0.179847566,
-    0.444036848, 0.701536023, 1.18894554,
-  ]));
+  t.true(
+    near(
+      got,
+      [
+        1.08122366, 1.00552453, 0.12119559, -0.813422387, -0.468934611, 0.954985247, 1.92289304, 1.43670442,
+        0.179847566, 0.444036848, 0.701536023, 1.18894554,
+      ],
+    ),
+  );
 });
 
 test('batch_norm uses the given statistics of each channel', (t) => {
@@ -81,7 +88,8 @@ test('norms refuse vectors of another size than their axis', (t) => {
   );
   t.is(diagnosticOf(() => softmax([argument('i', [2], 'i32')])).message, 'softmax: x must be float, not i32');
   t.is(
-    diagnosticOf(() => groupNorm([argument('x', [1, 5]), argument('s', [5]), argument('b', [5])], { groups: 2 })).message,
+    diagnosticOf(() => groupNorm([argument('x', [1, 5]), argument('s', [5]), argument('b', [5])], { groups: 2 }))
+      .message,
     'group_norm: 5 channels do not form 2 groups',
   );
 });

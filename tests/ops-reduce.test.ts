@@ -2,7 +2,14 @@ import test from 'ava';
 import { nd } from '../ir/nd.ts';
 import { argMax, argMin, cumsum, topK } from '../ir/ops/order.ts';
 import {
-  logSumExp, reduceAll, reduceAny, reduceMax, reduceMean, reduceMin, reduceProd, reduceSum,
+  logSumExp,
+  reduceAll,
+  reduceAny,
+  reduceMax,
+  reduceMean,
+  reduceMin,
+  reduceProd,
+  reduceSum,
 } from '../ir/ops/reduce.ts';
 import '../ir/ops/all.ts';
 import { typeOf } from '../ir/graph.ts';
@@ -73,7 +80,10 @@ test('arg_max takes the first of equals, the last when asked, and counts NaN as 
   t.deepEqual(run(argMax, [x], { axis: 1, last: true }), [2, 3]);
   t.deepEqual(run(argMin, [x], { axis: 1 }), [1, 2]);
   t.deepEqual(run(argMin, [x], { axis: 0 }), [1, 1, 1, 1]);
-  t.is(diagnosticOf(() => argMax([argument('x', [2, 0])], { axis: 1 })).message, 'arg_max: axis 1 is empty, so it has no extremum');
+  t.is(
+    diagnosticOf(() => argMax([argument('x', [2, 0])], { axis: 1 })).message,
+    'arg_max: axis 1 is empty, so it has no extremum',
+  );
 });
 
 test('top_k orders values, takes the lowest position among equals, and ranks NaN first', (t) => {

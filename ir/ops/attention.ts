@@ -8,14 +8,14 @@ import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import type { Scalar } from '../dtype.ts';
 import { evaluateExpr } from '../evaluate-expr.ts';
-import { exprNodes, type Expr } from '../expr.ts';
+import { type Expr, exprNodes } from '../expr.ts';
 import { typeOf, type Value } from '../graph.ts';
-import { eachIndex, generate, nd, rowMajor, type Nd } from '../nd.ts';
-import { defineOp, type AxisRole, type EvalContext } from '../op.ts';
+import { eachIndex, generate, type Nd, nd, rowMajor } from '../nd.ts';
+import { type AxisRole, defineOp, type EvalContext } from '../op.ts';
 import { printDim, printExpr } from '../print.ts';
 import * as sc from '../scalar.ts';
-import { literal, lt, mul as times, operand, substitute, variable } from '../scalar.ts';
-import { sameDim, tensor, tuple, type Dim, type TensorType } from '../type.ts';
+import { literal, lt, operand, substitute, mul as times, variable } from '../scalar.ts';
+import { type Dim, sameDim, type TensorType, tensor, tuple } from '../type.ts';
 import { expectDtype, expectRank, expectSameDim, typeAt } from './check.ts';
 import { add, cast, div, mul, select, tanh } from './elementwise.ts';
 import { f32, given } from './example.ts';
@@ -39,7 +39,8 @@ const scoreAttrs = {
   mask: opt.expr('which scores count, over b h q k and loads of operands: in3[b, k]; all when absent', coords),
   bias: opt.expr('f32 term added to a scaled score, after the cap', coords),
   emptyRow: opt.oneOf(
-    ['zero', 'nan', 'uniform', 'unmasked'], 'zero',
+    ['zero', 'nan', 'uniform', 'unmasked'],
+    'zero',
     'weights of a query that may read no key: all 0 | NaN | 1/K each | as if there were no mask',
   ),
   softcap: opt.float(0, 'c > 0: a scaled score s becomes c · tanh(s / c) before bias and mask'),
@@ -56,9 +57,16 @@ interface ScoreAttrs {
  * A mask or bias must be of `dtype`, name only coordinates and symbols, and load operands from number `first` on with
  * one index an axis.
  */
-function checkExpr(what: string, e: Expr | undefined, dtype: Scalar, inputs: readonly TensorType[], first: number): void {
+function checkExpr(
+  what: string,
+  e: Expr | undefined,
+  dtype: Scalar,
+  inputs: readonly TensorType[],
+  first: number,
+): void {
   if (!e) return;
-  if (e.dtype !== dtype || e.lanes !== 1) fail('dtype', `the ${what} must be ${dtype}, not ${e.dtype}: ${printExpr(e)}`);
+  if (e.dtype !== dtype || e.lanes !== 1)
+    fail('dtype', `the ${what} must be ${dtype}, not ${e.dtype}: ${printExpr(e)}`);
   for (const node of exprNodes(e)) {
     if (node.op === 'var' && !COORDS.includes(node))
       fail('attribute', `the ${what} names "${printExpr(node)}", which is none of its coordinates b, h, q, k`);
@@ -108,11 +116,14 @@ const isMultiple = (a: Dim, b: Dim): boolean => typeof a === 'number' && typeof 
 
 /** An operand's axis follows a result axis when every load indexes it by that plain coordinate; otherwise it mixes. */
 function operandRoles(
-  type: TensorType, n: number, exprs: readonly (Expr | undefined)[], lockstep: readonly Expr[],
+  type: TensorType,
+  n: number,
+  exprs: readonly (Expr | undefined)[],
+  lockstep: readonly Expr[],
 ): AxisRole[] {
   const reads = exprs.flatMap((e) => (e ? exprNodes(e).filter((node) => node.op === 'operand' && node.arg === n) : []));
   return type.shape.map((_, axis) => {
-    const role = lockstep.findIndex((c) => c === reads[0]?.args[axis]);
+    const role = lockstep.indexOf(reads[0]?.args[axis]);
     return role >= 0 && reads.every((e) => e.args[axis] === lockstep[role]) ? role : 'mix';
   });
 }
@@ -121,7 +132,10 @@ function operandRoles(
 function scoreRoles(inputs: readonly TensorType[], attrs: ScoreAttrs, first: number): AxisRole[][] {
   const [q, k] = [typeAt(inputs, 0), typeAt(inputs, 1)];
   const keyHead: AxisRole = sameDim(q.shape[1]!, k.shape[1]!) ? 1 : 'mix';
-  const roles: AxisRole[][] = [[0, 1, 2, 'mix'], [0, keyHead, 'mix', 'mix']];
+  const roles: AxisRole[][] = [
+    [0, 1, 2, 'mix'],
+    [0, keyHead, 'mix', 'mix'],
+  ];
   for (let n = first; n < inputs.length; n++)
     roles[n] = operandRoles(typeAt(inputs, n), n, [attrs.mask, attrs.bias], [coords.b, coords.h, coords.q]);
   return roles;
@@ -166,7 +180,9 @@ function weigh({ scores, allowed }: Row, emptyRow: EmptyRow): Weights {
 
 /** Calls `visit` with the weights of every query in the order of [B, H, Q]. */
 function eachRow(
-  inputs: readonly Nd[], attrs: ScoreAttrs, cx: EvalContext,
+  inputs: readonly Nd[],
+  attrs: ScoreAttrs,
+  cx: EvalContext,
   visit: (row: Weights, n: number, at: { readonly b: number; readonly g: number }) => void,
 ): void {
   const [q, k] = [inputs[0]!, inputs[1]!];
@@ -180,7 +196,8 @@ function eachRow(
     const scores = new Float64Array(keys);
     for (let j = 0; j < keys; j++) {
       let dot = 0;
-      for (let d = 0; d < width; d++) dot += q.data[row * width + d]! * k.data[((b * keyHeads + g) * keys + j) * width + d]!;
+      for (let d = 0; d < width; d++)
+        dot += q.data[row * width + d]! * k.data[((b * keyHeads + g) * keys + j) * width + d]!;
       let score = dot * scale;
       if (attrs.softcap > 0) score = attrs.softcap * Math.tanh(score / attrs.softcap);
       scores[j] = score + (bias?.([b, h, i, j]) ?? 0);
@@ -217,7 +234,7 @@ function elementAt(x: Nd, strides: readonly number[], at: readonly number[], loa
 /** softmax(cap(scale · q·kᵀ) + bias, over the keys that the mask allows) · v. */
 export const attention = defineOp({
   name: 'attention',
-  doc: 'softmax(scale · q·kᵀ + bias, over allowed keys) · v for q[B, H, Q, D], k[B, G, K, D], v[B, G, K, E], H a multiple of G. Result [B, H, Q, E]; with lse also the log of each softmax\'s normaliser [B, H, Q], −∞ where no key is allowed. Operands that the mask or bias reads follow v as in3, in4, …',
+  doc: "softmax(scale · q·kᵀ + bias, over allowed keys) · v for q[B, H, Q, D], k[B, G, K, D], v[B, G, K, E], H a multiple of G. Result [B, H, Q, E]; with lse also the log of each softmax's normaliser [B, H, Q], −∞ where no key is allowed. Operands that the mask or bias reads follow v as in3, in4, …",
   inputs: ['q', 'k', 'v', 'operands...'],
   attrs: { ...scoreAttrs, lse: opt.bool(false, 'also give log Σ exp(score) of each query') },
   type: (inputs, attrs) => {
@@ -263,7 +280,11 @@ export const attention = defineOp({
   examples: [
     { inputs: [f32(2, 3, 5, 4), f32(2, 3, 7, 4), f32(2, 3, 7, 6)] },
     { inputs: [f32(1, 4, 3, 2), f32(1, 2, 5, 2), f32(1, 2, 5, 3)], note: 'grouped heads' },
-    { inputs: [f32(1, 2, 5, 4), f32(1, 2, 5, 4), f32(1, 2, 5, 4)], attrs: { mask: sc.le(coords.k, coords.q), lse: true }, note: 'causal' },
+    {
+      inputs: [f32(1, 2, 5, 4), f32(1, 2, 5, 4), f32(1, 2, 5, 4)],
+      attrs: { mask: sc.le(coords.k, coords.q), lse: true },
+      note: 'causal',
+    },
     {
       inputs: [f32(2, 1, 3, 2), f32(2, 1, 4, 2), f32(2, 1, 4, 2), given('bool', [2, 4], [1, 0, 1, 1, 0, 0, 0, 0])],
       attrs: { mask: operand(3, 'bool', [coords.b, coords.k]), lse: true },
@@ -296,7 +317,13 @@ export const attention = defineOp({
  */
 export const shiftOperands = (e: Expr, by: number): Expr =>
   substitute(e, (node) =>
-    node.op === 'operand' ? operand((node.arg as number) + by, node.dtype, node.args.map((a) => shiftOperands(a, by))) : undefined,
+    node.op === 'operand'
+      ? operand(
+          (node.arg as number) + by,
+          node.dtype,
+          node.args.map((a) => shiftOperands(a, by)),
+        )
+      : undefined,
   );
 
 /** The softmax weights that `attention` would multiply v with. */
@@ -362,7 +389,9 @@ function perHead(k: Value, heads: Dim): Value {
   const [batch, groups, keys, width] = typeOf(k).shape as [Dim, Dim, Dim, Dim];
   if (sameDim(groups, heads)) return k;
   const repeat = (heads as number) / (groups as number);
-  const apart = expand([reshape([k], { shape: [batch, groups, 1, keys, width] })], { shape: [batch, groups, repeat, keys, width] });
+  const apart = expand([reshape([k], { shape: [batch, groups, 1, keys, width] })], {
+    shape: [batch, groups, repeat, keys, width],
+  });
   return reshape([apart], { shape: [batch, heads, keys, width] });
 }
 

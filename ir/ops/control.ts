@@ -1,12 +1,12 @@
 /** Control flow: subgraphs as attributes. A subgraph is closed: it reads its own inputs, constants, and nothing else. */
 import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
-import { graphValues, typeOf, type Graph } from '../graph.ts';
-import { countOf, nd, type Nd } from '../nd.ts';
-import { defineOp, type EvalContext } from '../op.ts';
+import { type Graph, graphValues, typeOf } from '../graph.ts';
+import { countOf, type Nd, nd } from '../nd.ts';
+import { defineOp } from '../op.ts';
 import { printDim, printType } from '../print.ts';
 import { max } from '../scalar.ts';
-import { asExpr, dim, sameDim, sameType, tensor, tuple, type Dim, type TensorType, type ValueType } from '../type.ts';
+import { asExpr, type Dim, dim, sameDim, sameType, type TensorType, tensor, tuple, type ValueType } from '../type.ts';
 import { macsOf, macsSum } from './macs.ts';
 
 /** Types of a graph's outputs, in order. */
@@ -18,15 +18,17 @@ const together = (types: readonly TensorType[]): ValueType => (types.length === 
 /** A subgraph takes exactly these types, and reads only its inputs. */
 function expectTakes(what: string, g: Graph, types: readonly TensorType[], roles: readonly string[]): void {
   if (g.inputs.length !== types.length)
-    fail('operand', `${what} has ${g.inputs.length} inputs, but is given ${types.length}`, { help: `it is given ${roles.join(', ') || 'nothing'}` });
-  types.forEach((type, i) => expectType(`${what} input ${i}, ${roles[i]},`, type, typeOf(g.inputs[i]!)));
+    fail('operand', `${what} has ${g.inputs.length} inputs, but is given ${types.length}`, {
+      help: `it is given ${roles.join(', ') || 'nothing'}`,
+    });
+  for (const [i, type] of types.entries()) expectType(`${what} input ${i}, ${roles[i]},`, type, typeOf(g.inputs[i]!));
   for (const value of graphValues(g)) {
     if (value.op.name === 'input' && !g.inputs.includes(value))
-      fail('operand', `${what} reads input "${String(value.attrs['name'])}", which is not its own`, {
+      fail('operand', `${what} reads input "${String(value.attrs.name)}", which is not its own`, {
         help: 'give outer values as operands',
       });
     if (value.op.name === 'param')
-      fail('operand', `${what} reads parameter "${String(value.attrs['name'])}"`, { help: 'give parameters as operands' });
+      fail('operand', `${what} reads parameter "${String(value.attrs.name)}"`, { help: 'give parameters as operands' });
   }
 }
 function expectType(what: string, wanted: TensorType, actual: TensorType): void {
@@ -69,13 +71,20 @@ export const scan = defineOp({
         fail('shape', `x 0 and x ${i} differ in steps, ${printDim(steps)} and ${printDim(x.shape[0]!)}`);
     });
     const items = xs.map((x) => tensor(x.dtype, x.shape.slice(1)));
-    expectTakes('the body', body, [...states, ...items, ...closed], [
-      ...states.map((_, i) => `state ${i}`), ...items.map((_, i) => `item of x ${i}`), ...closed.map((_, i) => `closed ${i}`),
-    ]);
+    expectTakes(
+      'the body',
+      body,
+      [...states, ...items, ...closed],
+      [
+        ...states.map((_, i) => `state ${i}`),
+        ...items.map((_, i) => `item of x ${i}`),
+        ...closed.map((_, i) => `closed ${i}`),
+      ],
+    );
     const results = resultsOf(body);
     if (results.length < carried || results.length === 0)
       fail('operand', `the body gives ${results.length} results for ${carried} states`);
-    states.forEach((type, i) => expectType(`state ${i} after a step`, type, results[i]!));
+    for (const [i, type] of states.entries()) expectType(`state ${i} after a step`, type, results[i]!);
     return together([...states, ...results.slice(carried).map((t) => tensor(t.dtype, [steps, ...t.shape]))]);
   },
   eval: (operands, attrs, cx) => {
@@ -101,12 +110,16 @@ export const scan = defineOp({
 });
 
 function scanParts<T extends { readonly shape: readonly unknown[] }>(
-  operands: readonly T[], { carried, closed }: { readonly carried: number; readonly closed: number },
+  operands: readonly T[],
+  { carried, closed }: { readonly carried: number; readonly closed: number },
 ): { readonly states: readonly T[]; readonly xs: readonly T[]; readonly closed: readonly T[] } {
   if (carried < 0 || closed < 0) fail('attribute', `carried is ${carried} and closed is ${closed}; both must be ≥ 0`);
   const end = operands.length - closed;
   if (end - carried < 1)
-    fail('operand', `${operands.length} operands less ${carried} states and ${closed} closed values leave nothing to scan`);
+    fail(
+      'operand',
+      `${operands.length} operands less ${carried} states and ${closed} closed values leave nothing to scan`,
+    );
   const xs = operands.slice(carried, end);
   xs.forEach((x, i) => {
     if (x.shape.length === 0) fail('rank', `x ${i} has no axis to scan`);
@@ -148,7 +161,8 @@ const larger = (a: Dim, b: Dim): Dim => {
 };
 
 function expectCondition(type: TensorType, what: string): void {
-  if (type.dtype !== 'bool' || type.shape.length !== 0) fail('dtype', `${what} must be one bool, not ${printType(type)}`);
+  if (type.dtype !== 'bool' || type.shape.length !== 0)
+    fail('dtype', `${what} must be one bool, not ${printType(type)}`);
 }
 
 export const loop = defineOp({
@@ -161,19 +175,27 @@ export const loop = defineOp({
     maxTrips: attr.dim('most trips ever made: the size of the stacks'),
   },
   type: ([trips, condition, ...operands], { body, carried, maxTrips }) => {
-    if (trips!.dtype !== 'i64' || trips!.shape.length !== 0) fail('dtype', `trips must be one i64, not ${printType(trips!)}`);
+    if (trips!.dtype !== 'i64' || trips!.shape.length !== 0)
+      fail('dtype', `trips must be one i64, not ${printType(trips!)}`);
     expectCondition(condition!, 'the condition');
     if (carried < 0 || carried > operands.length)
       fail('attribute', `carried is ${carried}, but there are ${operands.length} operands after the condition`);
     const states = operands.slice(0, carried);
-    expectTakes('the body', body, [trips!, condition!, ...operands], [
-      'the trip number', 'the condition', ...operands.map((_, i) => (i < carried ? `state ${i}` : `closed ${i - carried}`)),
-    ]);
+    expectTakes(
+      'the body',
+      body,
+      [trips!, condition!, ...operands],
+      [
+        'the trip number',
+        'the condition',
+        ...operands.map((_, i) => (i < carried ? `state ${i}` : `closed ${i - carried}`)),
+      ],
+    );
     const results = resultsOf(body);
     if (results.length < 1 + carried || results.length < 2)
       fail('operand', `the body gives ${results.length} results for a condition and ${carried} states`);
     expectCondition(results[0]!, 'the first result of the body, the next condition,');
-    states.forEach((type, i) => expectType(`state ${i} after a trip`, type, results[1 + i]!));
+    for (const [i, type] of states.entries()) expectType(`state ${i} after a trip`, type, results[1 + i]!);
     return together([...states, ...results.slice(1 + carried).map((t) => tensor(t.dtype, [maxTrips, ...t.shape]))]);
   },
   eval: ([trips, condition, ...operands], { body, carried, maxTrips }, cx) => {

@@ -10,18 +10,28 @@
 import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import { typeOf, type Value } from '../graph.ts';
-import { eachIndex, nd, type Nd } from '../nd.ts';
+import { eachIndex, type Nd, nd } from '../nd.ts';
 import { defineOp } from '../op.ts';
 import { printDim, printType } from '../print.ts';
 import * as sc from '../scalar.ts';
-import { dim, elements, staticShape, tensor, type Dim, type Shape, type TensorType } from '../type.ts';
+import { type Dim, dim, elements, type Shape, staticShape, type TensorType, tensor } from '../type.ts';
 import { expectDtype, expectSameDtype, expectShape, typeAt } from './check.ts';
 import { add } from './elementwise.ts';
 import { f32 } from './example.ts';
 import { matmul } from './linear.ts';
 import { macsOf } from './macs.ts';
 import { pad, reshape, slice, transpose } from './shape.ts';
-import { loadTap, tapOffset, tapPlace, taps, windowAttrs, windowAxes, windowCounts, type WindowAttrs, type WindowAxis } from './window.ts';
+import {
+  loadTap,
+  tapOffset,
+  tapPlace,
+  taps,
+  type WindowAttrs,
+  type WindowAxis,
+  windowAttrs,
+  windowAxes,
+  windowCounts,
+} from './window.ts';
 
 const convAttrs = {
   ...windowAttrs,
@@ -50,7 +60,10 @@ function convType(inputs: readonly TensorType[], attrs: ConvAttrs): TensorType {
   const { groups } = attrs;
   if (groups < 1 || out % groups !== 0) fail('attribute', `${out} output channels do not form ${groups} groups`);
   if (x.shape[1] !== perGroup * groups)
-    fail('shape', `x has ${printDim(x.shape[1]!)} channels, but the weights take ${perGroup} in each of ${groups} groups`);
+    fail(
+      'shape',
+      `x has ${printDim(x.shape[1]!)} channels, but the weights take ${perGroup} in each of ${groups} groups`,
+    );
   if (inputs[2]) expectShape('bias', inputs[2], [out]);
   return tensor(x.dtype, [x.shape[0]!, out, ...windowCounts(x.shape, windowAxes(kernel, attrs))]);
 }
@@ -94,7 +107,10 @@ export const conv = defineOp({
   type: convType,
   axes: (inputs, attrs) => {
     const axes = windowAxes((typeAt(inputs, 1).shape as readonly number[]).slice(2), attrs);
-    const roles = [[0, 'mix', ...spatialRoles(axes)], [1, 'mix', ...axes.map(() => 'mix' as const)]] as const;
+    const roles = [
+      [0, 'mix', ...spatialRoles(axes)],
+      [1, 'mix', ...axes.map(() => 'mix' as const)],
+    ] as const;
     return inputs[2] ? [...roles, [1]] : roles;
   },
   eval: ([x, w, bias], attrs, cx) => convolve(x!, w!, bias, attrs, cx.types[0]!.shape),
@@ -104,7 +120,8 @@ export const conv = defineOp({
     return out.kind === 'tensor' ? macsOf(...out.shape, ...perOutput) : 0;
   },
   onnx: {
-    op: 'Conv', since: 11,
+    op: 'Conv',
+    since: 11,
     attrs: { strides: 'strides', pads: 'pads', dilations: 'dilations', groups: 'group' },
   },
   examples: [
@@ -222,7 +239,10 @@ export const depthwiseConv = defineOp({
     const w = typeAt(inputs, 1).shape as readonly number[];
     const axes = windowAxes(w.slice(2), attrs);
     const channel = w[0] === attrs.groups ? 1 : ('mix' as const);
-    const roles = [[0, channel, ...spatialRoles(axes)], [1, 'mix', ...axes.map(() => 'mix' as const)]] as const;
+    const roles = [
+      [0, channel, ...spatialRoles(axes)],
+      [1, 'mix', ...axes.map(() => 'mix' as const)],
+    ] as const;
     return inputs[2] ? [...roles, [1]] : roles;
   },
   eval: ([x, w, bias], attrs, cx) => convolve(x!, w!, bias, attrs, cx.types[0]!.shape),
@@ -330,14 +350,28 @@ export const convTranspose = defineOp({
     return macsOf(...typeAt(inputs, 0).shape, ...perElement);
   },
   onnx: {
-    op: 'ConvTranspose', since: 11,
-    attrs: { strides: 'strides', pads: 'pads', dilations: 'dilations', groups: 'group', outputPadding: 'output_padding' },
+    op: 'ConvTranspose',
+    since: 11,
+    attrs: {
+      strides: 'strides',
+      pads: 'pads',
+      dilations: 'dilations',
+      groups: 'group',
+      outputPadding: 'output_padding',
+    },
   },
   examples: [
-    { inputs: [f32(2, 3, 4, 3), f32(3, 2, 3, 3), f32(2)], attrs: { strides: [2, 2], pads: [1, 1, 1, 1], outputPadding: [1, 0] } },
+    {
+      inputs: [f32(2, 3, 4, 3), f32(3, 2, 3, 3), f32(2)],
+      attrs: { strides: [2, 2], pads: [1, 1, 1, 1], outputPadding: [1, 0] },
+    },
     { inputs: [f32(1, 4, 5), f32(4, 3, 2)], attrs: { groups: 2, strides: [3] } },
     { inputs: [f32(1, 2, 4), f32(2, 1, 3)], attrs: { dilations: [2], pads: [3, 2] } },
-    { inputs: [f32(1, 2, 4), f32(2, 1, 1)], attrs: { strides: [2], pads: [1, 0] }, note: 'padding cuts more than the window adds' },
+    {
+      inputs: [f32(1, 2, 4), f32(2, 1, 1)],
+      attrs: { strides: [2], pads: [1, 0] },
+      note: 'padding cuts more than the window adds',
+    },
     { inputs: [f32(1, 1, 1), f32(1, 1, 1)] },
   ],
 });

@@ -3,13 +3,13 @@ import { attr } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import { typeOf, type Value } from '../graph.ts';
 import { eachIndex, generate, rowMajor } from '../nd.ts';
-import { defineOp, type AxisRole } from '../op.ts';
+import { type AxisRole, defineOp } from '../op.ts';
 import { printDim } from '../print.ts';
-import { dim, elements, sameDim, tensor, type Dim, type Shape, type TensorType } from '../type.ts';
+import { type Dim, dim, elements, type Shape, sameDim, type TensorType, tensor } from '../type.ts';
 import { expectDtype, expectSameDtype } from './check.ts';
 import { mul } from './elementwise.ts';
-import { f32, given } from './example.ts';
 import { addAs, mulAs } from './exact.ts';
+import { f32, given } from './example.ts';
 import { matmul } from './linear.ts';
 import { macsOf, macsSum } from './macs.ts';
 import { reduceSum } from './reduce.ts';
@@ -60,20 +60,22 @@ function parse(equation: string, ranks: readonly number[]): Equation {
 }
 
 const equationOf = (inputs: readonly { readonly shape: readonly unknown[] }[], equation: string): Equation =>
-  parse(equation, inputs.map((t) => t.shape.length));
+  parse(
+    equation,
+    inputs.map((t) => t.shape.length),
+  );
 
 /** Size of every index. Axes under an ellipsis broadcast; others must agree. */
 function sizesOf({ operands }: Equation, shapes: readonly Shape[]): Map<string, Dim> {
   const sizes = new Map<string, Dim>();
-  operands.forEach((names, n) =>
+  for (const [n, names] of operands.entries())
     names.forEach((name, axis) => {
       const size = shapes[n]![axis]!;
       const known = sizes.get(name);
       if (known === undefined || (name.startsWith('…') && known === 1)) sizes.set(name, size);
       else if (!sameDim(known, size) && !(name.startsWith('…') && size === 1))
         fail('shape', `index "${name}" has sizes ${printDim(known)} and ${printDim(size)}`);
-    }),
-  );
+    });
   return sizes;
 }
 
@@ -98,7 +100,9 @@ function summed(x: Named, wanted: ReadonlySet<string>): Named {
 function merged(x: Named, groups: readonly (readonly string[])[]): Value {
   const sizeOf = (name: string): Dim => shapeOf(x)[x.names.indexOf(name)]!;
   const shape = groups.map((group) => dim(elements(group.map(sizeOf))));
-  return shape.length === x.names.length && groups.every((g) => g.length === 1) ? x.value : reshape([x.value], { shape });
+  return shape.length === x.names.length && groups.every((g) => g.length === 1)
+    ? x.value
+    : reshape([x.value], { shape });
 }
 
 /**
@@ -117,7 +121,8 @@ function product(a0: Named, b0: Named, wanted: ReadonlySet<string>): Named {
   const inner = a.names.filter((name) => b.names.includes(name) && !wanted.has(name));
   const rows = a.names.filter((name) => !b.names.includes(name));
   const columns = b.names.filter((name) => !a.names.includes(name));
-  if (inner.length === 0) return scaled(permuted(a, [...batch, ...rows]), permuted(b, [...batch, ...columns]), batch, rows, columns);
+  if (inner.length === 0)
+    return scaled(permuted(a, [...batch, ...rows]), permuted(b, [...batch, ...columns]), batch, rows, columns);
   const split = (x: Named, own: readonly string[]): { value: Value; innerFirst: boolean } => {
     const apart = batch.map((name) => [name]);
     const first = [...batch, ...inner, ...own];
@@ -137,7 +142,11 @@ function product(a0: Named, b0: Named, wanted: ReadonlySet<string>): Named {
 
 /** A product without a contraction: an outer product, as a broadcast multiplication. */
 function scaled(
-  a: Named, b: Named, batch: readonly string[], rows: readonly string[], columns: readonly string[],
+  a: Named,
+  b: Named,
+  batch: readonly string[],
+  rows: readonly string[],
+  columns: readonly string[],
 ): Named {
   const ones = new Array<Dim>(columns.length).fill(1);
   const [sa, sb] = [shapeOf(a), shapeOf(b)];
@@ -154,7 +163,10 @@ const stillWanted = ({ operands, result }: Equation, done: number): Set<string> 
 /** Multiply-accumulates of a left-to-right chain: each step touches every index of its two operands once. */
 function chainMacs(inputs: readonly TensorType[], equation: string): Dim {
   const eq = equationOf(inputs, equation);
-  const sizes = sizesOf(eq, inputs.map((t) => t.shape));
+  const sizes = sizesOf(
+    eq,
+    inputs.map((t) => t.shape),
+  );
   let names = new Set(eq.operands[0]);
   let total: Dim = 0;
   for (let n = 1; n < inputs.length; n++) {
@@ -170,18 +182,27 @@ export const einsum = defineOp({
   name: 'einsum',
   doc: 'Einstein summation, such as "bqd,bkd->bqk": products summed over the indices that the result lacks. "..." stands for leading axes, which broadcast. Without "->" the result has the indices that occur once, in alphabetical order. No diagonals.',
   inputs: ['xs...'],
-  attrs: { equation: attr.string('terms of index letters, one an operand, and the result\'s') },
+  attrs: { equation: attr.string("terms of index letters, one an operand, and the result's") },
   type: (inputs, { equation }) => {
     if (inputs.length === 0) fail('operand', 'needs at least one operand');
     const dtype = expectSameDtype(inputs);
     expectDtype(inputs[0]!, 'number', 'operands');
     const eq = equationOf(inputs, equation);
-    const sizes = sizesOf(eq, inputs.map((t) => t.shape));
-    return tensor(dtype, eq.result.map((name) => sizes.get(name)!));
+    const sizes = sizesOf(
+      eq,
+      inputs.map((t) => t.shape),
+    );
+    return tensor(
+      dtype,
+      eq.result.map((name) => sizes.get(name)!),
+    );
   },
   axes: (inputs, { equation }) => {
     const eq = equationOf(inputs, equation);
-    const sizes = sizesOf(eq, inputs.map((t) => t.shape));
+    const sizes = sizesOf(
+      eq,
+      inputs.map((t) => t.shape),
+    );
     return eq.operands.map((names, n) =>
       names.map((name, axis): AxisRole => {
         const to = eq.result.indexOf(name);
@@ -192,7 +213,10 @@ export const einsum = defineOp({
   eval: (xs, { equation }, cx) => {
     const { dtype, shape } = cx.types[0]!;
     const eq = equationOf(xs, equation);
-    const sizes = sizesOf(eq, xs.map((x) => x.shape));
+    const sizes = sizesOf(
+      eq,
+      xs.map((x) => x.shape),
+    );
     const inner = [...sizes.keys()].filter((name) => !eq.result.includes(name));
     const order = [...eq.result, ...inner];
     // For each operand, how far one step along each index moves; 0 where it lacks the index or broadcasts.
@@ -205,13 +229,17 @@ export const einsum = defineOp({
     });
     return generate(dtype, shape, (at) => {
       let sum = 0;
-      eachIndex(inner.map((name) => sizes.get(name) as number), (deep) => {
-        const place = [...at, ...deep];
-        const factor = (n: number): number => xs[n]!.data[place.reduce((flat, i, axis) => flat + i * moves[n]![axis]!, 0)]!;
-        let term = factor(0);
-        for (let n = 1; n < xs.length; n++) term = mulAs(dtype, term, factor(n));
-        sum = addAs(dtype, sum, term);
-      });
+      eachIndex(
+        inner.map((name) => sizes.get(name) as number),
+        (deep) => {
+          const place = [...at, ...deep];
+          const factor = (n: number): number =>
+            xs[n]!.data[place.reduce((flat, i, axis) => flat + i * moves[n]![axis]!, 0)]!;
+          let term = factor(0);
+          for (let n = 1; n < xs.length; n++) term = mulAs(dtype, term, factor(n));
+          sum = addAs(dtype, sum, term);
+        },
+      );
       return sum;
     });
   },
@@ -240,7 +268,11 @@ export const einsum = defineOp({
     { inputs: [f32(2, 1, 3, 5), f32(4, 5, 2)], attrs: { equation: '...ij,...jk->...ik' }, note: 'ellipses broadcast' },
     { inputs: [f32(3, 5), f32(5, 4)], attrs: { equation: 'ij, jk' }, note: 'an implied result' },
     { inputs: [f32(2, 3), f32(3, 4), f32(4, 5)], attrs: { equation: 'ab,bc,cd->ad' }, note: 'a chain' },
-    { inputs: [f32(2, 3, 4, 5), f32(4, 3, 6)], attrs: { equation: 'bxyd,yxe->bde' }, note: 'two inner axes in different order' },
+    {
+      inputs: [f32(2, 3, 4, 5), f32(4, 3, 6)],
+      attrs: { equation: 'bxyd,yxe->bde' },
+      note: 'two inner axes in different order',
+    },
     { inputs: [f32(4), f32(4)], attrs: { equation: 'i,i->' }, note: 'a dot product' },
     { inputs: [f32(3, 0), f32(0, 2)], attrs: { equation: 'ij,jk->ik' }, note: 'an empty sum' },
     { inputs: [f32(2, 3), f32(3)], attrs: { equation: 'bi,i->bi' } },

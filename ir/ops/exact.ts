@@ -1,5 +1,5 @@
 /** Arithmetic of the reference evaluations: integers exact modulo 2^bits, floats in f64. */
-import { isInt, isUnsigned, mulInt, sizeOf, wrapInt, type Scalar } from '../dtype.ts';
+import { isInt, isUnsigned, mulInt, type Scalar, sizeOf, wrapInt } from '../dtype.ts';
 
 /** a + b as `dtype` adds. */
 export function addAs(dtype: Scalar, a: number, b: number): number {

@@ -3,12 +3,12 @@ import { opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import { typeOf, type Value } from '../graph.ts';
 import { eachIndex, nd, rowMajor } from '../nd.ts';
-import { defineOp, type AxisRole } from '../op.ts';
+import { type AxisRole, defineOp } from '../op.ts';
 import { printDim } from '../print.ts';
-import { dim, sameDim, tensor, type TensorType } from '../type.ts';
+import { dim, sameDim, type TensorType, tensor } from '../type.ts';
 import { broadcastShapes, expectDtype, expectRankAtLeast, expectSameDtype, typeAt } from './check.ts';
-import { f32, given } from './example.ts';
 import { addAs, mulAs } from './exact.ts';
+import { f32, given } from './example.ts';
 import { macsOf } from './macs.ts';
 import { sumTo } from './reduce.ts';
 
@@ -100,8 +100,8 @@ export const matmul = defineOp({
   },
   grad: (out, [dout]): Value[] => {
     const [a, b] = [out.inputs[0]!, out.inputs[1]!];
-    const transposeA = out.attrs['transposeA'] === true;
-    const transposeB = out.attrs['transposeB'] === true;
+    const transposeA = out.attrs.transposeA === true;
+    const transposeB = out.attrs.transposeB === true;
     const da = transposeA
       ? matmul([b, dout!], { transposeA: transposeB, transposeB: true })
       : matmul([dout!, b], { transposeB: !transposeB });

@@ -1,11 +1,11 @@
 /** Softmax and normalisations. */
 import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
-import { typeOf, type Attrs, type Value } from '../graph.ts';
-import { nd, type Nd } from '../nd.ts';
-import { defineOp, type AxisMap } from '../op.ts';
+import { type Attrs, typeOf, type Value } from '../graph.ts';
+import { type Nd, nd } from '../nd.ts';
+import { type AxisMap, defineOp } from '../op.ts';
 import { floordiv } from '../scalar.ts';
-import { dim, elements, tensor, type Dim, type Shape, type TensorType } from '../type.ts';
+import { type Dim, dim, elements, type Shape, type TensorType, tensor } from '../type.ts';
 import { expectDtype, expectRankAtLeast, expectSameDtype, expectShape, normalizeAxis, typeAt } from './check.ts';
 import { add, div, exp, maximum, mul, sqrt, sub } from './elementwise.ts';
 import { f32, given } from './example.ts';
@@ -55,7 +55,7 @@ function floatType(inputs: readonly TensorType[], axis: number): TensorType {
   normalizeAxis(axis, x.shape.length);
   return x;
 }
-const axisOf = (v: Value): number => normalizeAxis(Number(v.attrs['axis']), typeOf(v).shape.length);
+const axisOf = (v: Value): number => normalizeAxis(Number(v.attrs.axis), typeOf(v).shape.length);
 
 const lineExamples = [
   { inputs: [f32(3, 5)] },
@@ -81,7 +81,11 @@ export const softmax = defineOp({
       const total = sum(weights);
       return weights.map((w) => w / total);
     }),
-  lower: { kind: 'schedule', name: 'softmax', adapt: ([x], { axis }): Value | undefined => viaLastAxis(x!, axis, (t): Value => softmax([t])) },
+  lower: {
+    kind: 'schedule',
+    name: 'softmax',
+    adapt: ([x], { axis }): Value | undefined => viaLastAxis(x!, axis, (t): Value => softmax([t])),
+  },
   grad: (out, [dout]) => {
     const axes = [axisOf(out)];
     return [mul([out, sub([dout!, reduceSum([mul([dout!, out])], { axes, keepdims: true })])])];
@@ -103,7 +107,11 @@ export const logSoftmax = defineOp({
       const total = Math.log(sum(line.map((v) => Math.exp(v - top))));
       return line.map((v) => v - top - total);
     }),
-  lower: { kind: 'schedule', name: 'softmax', adapt: ([x], { axis }): Value | undefined => viaLastAxis(x!, axis, (t): Value => logSoftmax([t])) },
+  lower: {
+    kind: 'schedule',
+    name: 'softmax',
+    adapt: ([x], { axis }): Value | undefined => viaLastAxis(x!, axis, (t): Value => logSoftmax([t])),
+  },
   grad: (out, [dout]) => {
     const axes = [axisOf(out)];
     return [sub([dout!, mul([exp([out]), reduceSum([dout!], { axes, keepdims: true })])])];
@@ -147,10 +155,10 @@ function affineType(inputs: readonly TensorType[], names: readonly string[]): Te
   expectDtype(x, 'float', 'x');
   expectRankAtLeast(x, 1, 'x');
   expectSameDtype(inputs);
-  inputs.slice(1).forEach((t, i) => expectShape(names[i]!, t, [x.shape.at(-1)!]));
+  for (const [i, t] of inputs.slice(1).entries()) expectShape(names[i]!, t, [x.shape.at(-1)!]);
   return x;
 }
-const epsOf = (attrs: Attrs, dtype: TensorType['dtype']): Value => scalar(Number(attrs['eps']), dtype);
+const epsOf = (attrs: Attrs, dtype: TensorType['dtype']): Value => scalar(Number(attrs.eps), dtype);
 
 export const layerNorm = defineOp({
   name: 'layer_norm',
@@ -235,7 +243,7 @@ function channelType(inputs: readonly TensorType[], names: readonly string[]): T
   expectDtype(x, 'float', 'x');
   expectRankAtLeast(x, 2, 'x');
   expectSameDtype(inputs);
-  inputs.slice(1).forEach((t, i) => expectShape(names[i]!, t, [x.shape[1]!]));
+  for (const [i, t] of inputs.slice(1).entries()) expectShape(names[i]!, t, [x.shape[1]!]);
   return x;
 }
 /** Number of the channel of a flat position in [N, C, …]. */
@@ -279,7 +287,10 @@ export const groupNorm = defineOp({
   name: 'group_norm',
   doc: 'Normalises [N, C, …] over each group of C / groups neighbouring channels and all positions, then scale and bias per channel. groups = C is instance normalisation.',
   inputs: ['x', 'scale', 'bias'],
-  attrs: { groups: attr.int('number of groups; divides C'), eps: opt.float(1e-5, 'added to the variance before the root') },
+  attrs: {
+    groups: attr.int('number of groups; divides C'),
+    eps: opt.float(1e-5, 'added to the variance before the root'),
+  },
   type: (inputs, { groups }) => {
     const x = channelType(inputs, ['scale', 'bias']);
     const channels = x.shape[1];

@@ -2,23 +2,24 @@
 import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import type { Value } from '../graph.ts';
-import { nd, type Nd } from '../nd.ts';
+import { type Nd, nd } from '../nd.ts';
 import { defineOp, type Op } from '../op.ts';
 import { printDim } from '../print.ts';
 import { boundsOf } from '../simplify.ts';
-import { asExpr, tensor, tuple, type Dim } from '../type.ts';
+import { asExpr, type Dim, tensor, tuple } from '../type.ts';
 import { expectDtype, normalizeAxis, typeAt } from './check.ts';
-import { f32, given } from './example.ts';
 import { addAs } from './exact.ts';
+import { f32, given } from './example.ts';
 
 /** Calls `visit` for every line along `axis`: flat position of its first element, distance of neighbours, line number. */
 export function eachLine(
-  shape: readonly number[], axis: number, visit: (start: number, step: number, line: number) => void,
+  shape: readonly number[],
+  axis: number,
+  visit: (start: number, step: number, line: number) => void,
 ): void {
   const step = shape.slice(axis + 1).reduce((n, d) => n * d, 1);
   const outer = shape.slice(0, axis).reduce((n, d) => n * d, 1);
-  for (let o = 0; o < outer; o++)
-    for (let i = 0; i < step; i++) visit(o * shape[axis]! * step + i, step, o * step + i);
+  for (let o = 0; o < outer; o++) for (let i = 0; i < step; i++) visit(o * shape[axis]! * step + i, step, o * step + i);
 }
 
 const argAttrs = {
@@ -28,7 +29,12 @@ const argAttrs = {
   dtype: opt.oneOf(['i64', 'i32'], 'i64', 'element type of the positions'),
 } as const;
 
-function defineArg(name: string, doc: string, onnx: string, beats: (x: number, best: number) => boolean): Op<typeof argAttrs> {
+function defineArg(
+  name: string,
+  doc: string,
+  onnx: string,
+  beats: (x: number, best: number) => boolean,
+): Op<typeof argAttrs> {
   return defineOp({
     name,
     doc,
@@ -74,11 +80,15 @@ function defineArg(name: string, doc: string, onnx: string, beats: (x: number, b
 const sameRank = (a: number, b: number): boolean => a === b || (Number.isNaN(a) && Number.isNaN(b));
 
 export const argMax = defineArg(
-  'arg_max', 'Position of the largest element along an axis; a NaN counts as larger than every number.', 'ArgMax',
+  'arg_max',
+  'Position of the largest element along an axis; a NaN counts as larger than every number.',
+  'ArgMax',
   (x, best) => x > best || (Number.isNaN(x) && !Number.isNaN(best)),
 );
 export const argMin = defineArg(
-  'arg_min', 'Position of the smallest element along an axis; a NaN counts as smaller than every number.', 'ArgMin',
+  'arg_min',
+  'Position of the smallest element along an axis; a NaN counts as smaller than every number.',
+  'ArgMin',
   (x, best) => x < best || (Number.isNaN(x) && !Number.isNaN(best)),
 );
 
@@ -134,7 +144,11 @@ export const topK = defineOp({
   examples: [
     { inputs: [f32(3, 7)], attrs: { k: 4 } },
     { inputs: [f32(3, 5, 2)], attrs: { k: 5, axis: 1, largest: false }, note: 'a full sort' },
-    { inputs: [given('f32', [6], [2, NaN, 2, -Infinity, Infinity, 2])], attrs: { k: 5, axis: 0 }, note: 'ties and NaN' },
+    {
+      inputs: [given('f32', [6], [2, NaN, 2, -Infinity, Infinity, 2])],
+      attrs: { k: 5, axis: 0 },
+      note: 'ties and NaN',
+    },
     { inputs: [f32(2, 3)], attrs: { k: 0 } },
     { inputs: [given('i32', [5], [4, -1, 4, 0, 9])], attrs: { k: 3 } },
   ],
@@ -167,7 +181,7 @@ export const cumsum = defineOp({
   },
   eval: ([x], { axis, exclusive, reverse }) => runningSum(x!, axis, exclusive, reverse),
   lower: { kind: 'schedule', name: 'cumulative' },
-  grad: (out, [dout]): Value[] => [cumsum([dout!], { ...cumsumAttrs(out.attrs), reverse: out.attrs['reverse'] !== true })],
+  grad: (out, [dout]): Value[] => [cumsum([dout!], { ...cumsumAttrs(out.attrs), reverse: out.attrs.reverse !== true })],
   onnx: { op: 'CumSum', since: 14, attrs: { exclusive: 'exclusive', reverse: 'reverse' } },
   examples: [
     { inputs: [f32(3, 5, 7)], attrs: { axis: 1 } },
@@ -179,7 +193,8 @@ export const cumsum = defineOp({
 });
 
 const cumsumAttrs = (attrs: Readonly<Record<string, unknown>>): { axis: number; exclusive: boolean } => ({
-  axis: Number(attrs['axis']), exclusive: attrs['exclusive'] === true,
+  axis: Number(attrs.axis),
+  exclusive: attrs.exclusive === true,
 });
 
 function runningSum(x: Nd, axis: number, exclusive: boolean, reverse: boolean): Nd {

@@ -1,14 +1,23 @@
 /** Pooling over windows of the spatial axes of [N, C, …]. */
 import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
-import { nd, eachIndex, type Nd } from '../nd.ts';
-import { defineOp, type AxisMap } from '../op.ts';
+import { eachIndex, type Nd, nd } from '../nd.ts';
+import { type AxisMap, defineOp } from '../op.ts';
 import { printType } from '../print.ts';
 import * as sc from '../scalar.ts';
-import { tensor, type TensorType } from '../type.ts';
+import { type TensorType, tensor } from '../type.ts';
 import { expectDtype, typeAt } from './check.ts';
 import { f32, given } from './example.ts';
-import { loadTap, tapOffset, tapPlace, taps, windowAttrs, windowAxes, windowCounts, type WindowAttrs } from './window.ts';
+import {
+  loadTap,
+  tapOffset,
+  tapPlace,
+  taps,
+  type WindowAttrs,
+  windowAttrs,
+  windowAxes,
+  windowCounts,
+} from './window.ts';
 
 const poolAttrs = {
   kernel: attr.ints('taps along each spatial axis'),
@@ -25,13 +34,20 @@ function poolType(inputs: readonly TensorType[], attrs: PoolAttrs): TensorType {
   const rank = attrs.kernel.length;
   if (rank < 1 || x.shape.length !== rank + 2)
     fail('rank', `x must be [N, C, …] with ${rank} spatial axes, not ${printType(x)}`);
-  return tensor(x.dtype, [...x.shape.slice(0, 2), ...windowCounts(x.shape, windowAxes(attrs.kernel, attrs), attrs.ceil)]);
+  return tensor(x.dtype, [
+    ...x.shape.slice(0, 2),
+    ...windowCounts(x.shape, windowAxes(attrs.kernel, attrs), attrs.ceil),
+  ]);
 }
 const poolRoles = ([x]: readonly TensorType[]): AxisMap => [x!.shape.map((_, i) => (i < 2 ? i : 'stencil'))];
 
 /** Folds the taps inside each window; `finish` sees how many taps lie inside x and how many inside x and its padding. */
 function pool(
-  x: Nd, attrs: PoolAttrs, shape: readonly number[], init: number, step: (acc: number, x: number) => number,
+  x: Nd,
+  attrs: PoolAttrs,
+  shape: readonly number[],
+  init: number,
+  step: (acc: number, x: number) => number,
   finish: (acc: number, inside: number, padded: number) => number,
 ): Nd {
   const axes = windowAxes(attrs.kernel, attrs);
@@ -66,7 +82,14 @@ export const maxPool = defineOp({
   },
   axes: poolRoles,
   eval: ([x], attrs, cx) =>
-    pool(x!, attrs, cx.types[0]!.shape, sc.lowest(x!.dtype), (acc, v) => Math.max(acc, v), (acc) => acc),
+    pool(
+      x!,
+      attrs,
+      cx.types[0]!.shape,
+      sc.lowest(x!.dtype),
+      (acc, v) => Math.max(acc, v),
+      (acc) => acc,
+    ),
   lower: {
     kind: 'element',
     element: ([n, c, ...at], load, { attrs, inputs }) => {
@@ -79,7 +102,8 @@ export const maxPool = defineOp({
     },
   },
   onnx: {
-    op: 'MaxPool', since: 12,
+    op: 'MaxPool',
+    since: 12,
     attrs: { kernel: 'kernel_shape', strides: 'strides', pads: 'pads', dilations: 'dilations', ceil: 'ceil_mode' },
   },
   examples: [
@@ -103,8 +127,14 @@ export const avgPool = defineOp({
   },
   axes: poolRoles,
   eval: ([x], attrs, cx) =>
-    pool(x!, attrs, cx.types[0]!.shape, 0, (acc, v) => acc + v, (acc, inside, padded) =>
-      acc / (attrs.countIncludePad ? padded : inside)),
+    pool(
+      x!,
+      attrs,
+      cx.types[0]!.shape,
+      0,
+      (acc, v) => acc + v,
+      (acc, inside, padded) => acc / (attrs.countIncludePad ? padded : inside),
+    ),
   lower: {
     kind: 'element',
     element: ([n, c, ...at], load, { attrs, inputs }) => {
@@ -127,13 +157,24 @@ export const avgPool = defineOp({
         }
         return count;
       });
-      return sc.div(sum, sc.cast(counts.reduce((a, b) => sc.mul(a, b)), dtype));
+      return sc.div(
+        sum,
+        sc.cast(
+          counts.reduce((a, b) => sc.mul(a, b)),
+          dtype,
+        ),
+      );
     },
   },
   onnx: {
-    op: 'AveragePool', since: 19,
+    op: 'AveragePool',
+    since: 19,
     attrs: {
-      kernel: 'kernel_shape', strides: 'strides', pads: 'pads', dilations: 'dilations', ceil: 'ceil_mode',
+      kernel: 'kernel_shape',
+      strides: 'strides',
+      pads: 'pads',
+      dilations: 'dilations',
+      ceil: 'ceil_mode',
       countIncludePad: 'count_include_pad',
     },
   },

@@ -7,11 +7,11 @@
 import { opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import { graph, typeOf, type Value } from '../graph.ts';
-import { nd, type Nd } from '../nd.ts';
-import { defineOp, type AxisMap, type ExampleInput } from '../op.ts';
+import { type Nd, nd } from '../nd.ts';
+import { type AxisMap, defineOp, type ExampleInput } from '../op.ts';
 import { printType } from '../print.ts';
-import { add as plus, index, mul as times } from '../scalar.ts';
-import { dim, sameType, tensor, tuple, type Dim, type TensorType } from '../type.ts';
+import { index, add as plus, mul as times } from '../scalar.ts';
+import { type Dim, dim, sameType, type TensorType, tensor, tuple } from '../type.ts';
 import { expectDtype, expectRank, expectSameDtype, expectShape, typeAt } from './check.ts';
 import { scan } from './control.ts';
 import { add, less, mul, relu, select, sigmoid, sub, tanh } from './elementwise.ts';
@@ -34,7 +34,12 @@ const sizesOf = (inputs: readonly TensorType[]): Sizes => {
 const gatesTimes = (gates: number, units: Dim): Dim => dim(times(index(units), gates));
 
 /** Checks (x, w, r, b, states…, lens?) and gives the types of (y, final states…). */
-function layerType(inputs: readonly TensorType[], gates: number, states: readonly string[], biases: readonly number[]): TensorType[] {
+function layerType(
+  inputs: readonly TensorType[],
+  gates: number,
+  states: readonly string[],
+  biases: readonly number[],
+): TensorType[] {
   const [x, w, r, b] = [0, 1, 2, 3].map((n) => typeAt(inputs, n)) as [TensorType, TensorType, TensorType, TensorType];
   expectRank(x, 3, 'x');
   expectRank(r, 2, 'r');
@@ -47,7 +52,7 @@ function layerType(inputs: readonly TensorType[], gates: number, states: readonl
   const admissible = biases.map((n) => tensor(b.dtype, [gatesTimes(n, units)]));
   if (!admissible.some((t) => sameType(t, b)))
     fail('shape', `b must be ${admissible.map(printType).join(' or ')}, not ${printType(b)}`);
-  states.forEach((name, i) => expectShape(name, typeAt(inputs, 4 + i), [rows, units]));
+  for (const [i, name] of states.entries()) expectShape(name, typeAt(inputs, 4 + i), [rows, units]);
   if (lens) {
     expectShape('lens', lens, [rows]);
     if (lens.dtype !== 'i32' && lens.dtype !== 'i64') fail('dtype', `lens must be i32 or i64, not ${lens.dtype}`);
@@ -87,20 +92,24 @@ function runLayer(operands: readonly Nd[], gates: number, count: number, reverse
     for (let row = 0; row < rows; row++) {
       if (lens && t >= lens.data[row]!) continue;
       const states = finals.map((s) => Array.from(s.data.subarray(row * units, (row + 1) * units)));
-      const next = cell({
-        wx: (g, j) => {
-          let sum = b.data[g * units + j]!;
-          for (let i = 0; i < width; i++) sum += w.data[(g * units + j) * width + i]! * x.data[(t * rows + row) * width + i]!;
-          return sum;
+      const next = cell(
+        {
+          wx: (g, j) => {
+            let sum = b.data[g * units + j]!;
+            for (let i = 0; i < width; i++)
+              sum += w.data[(g * units + j) * width + i]! * x.data[(t * rows + row) * width + i]!;
+            return sum;
+          },
+          rh: (g, j, h) => {
+            let sum = 0;
+            for (let i = 0; i < units; i++) sum += r.data[(g * units + j) * units + i]! * h[i]!;
+            return sum;
+          },
+          rb: (g, j) => (apart ? b.data[(gates + g) * units + j]! : 0),
         },
-        rh: (g, j, h) => {
-          let sum = 0;
-          for (let i = 0; i < units; i++) sum += r.data[(g * units + j) * units + i]! * h[i]!;
-          return sum;
-        },
-        rb: (g, j) => (apart ? b.data[(gates + g) * units + j]! : 0),
-      }, states);
-      next.forEach((s, i) => finals[i]!.data.set(s, row * units));
+        states,
+      );
+      for (const [i, s] of next.entries()) finals[i]!.data.set(s, row * units);
       y.data.set(next[0]!, (t * rows + row) * units);
     }
   }
@@ -120,8 +129,14 @@ interface Step {
  * @param step new states from the old ones, of which the first is the output
  */
 function buildLayer(
-  x: Value, w: Value, bias: Value, states: readonly Value[], lens: Value | undefined, reverse: boolean,
-  closed: readonly Value[], step: (at: Step) => readonly Value[],
+  x: Value,
+  w: Value,
+  bias: Value,
+  states: readonly Value[],
+  lens: Value | undefined,
+  reverse: boolean,
+  closed: readonly Value[],
+  step: (at: Step) => readonly Value[],
 ): Value[] {
   const { dtype } = typeOf(x);
   const [steps, rows] = typeOf(x).shape as [Dim, Dim, Dim];
@@ -134,7 +149,10 @@ function buildLayer(
   let next = step({ wx, states: old, closed: whole });
   let y = next[0]!;
   const timed: { readonly items: Value[]; readonly xs: Value[]; readonly closed: Value[]; readonly whole: Value[] } = {
-    items: [], xs: [], closed: [], whole: [],
+    items: [],
+    xs: [],
+    closed: [],
+    whole: [],
   };
   if (lens) {
     const time = argument('time', tensor(typeOf(lens).dtype, []));
@@ -149,9 +167,14 @@ function buildLayer(
   }
   const results = [...next.map((s, i) => [`state${i}`, s] as const), ['y', y] as const];
   const body = graph('step', [...old, wx, ...timed.items, ...whole, ...timed.whole], results);
-  const out = projectAll(scan([...states, all, ...timed.xs, ...closed, ...timed.closed], {
-    body, carried: states.length, closed: closed.length + timed.closed.length, reverse,
-  }));
+  const out = projectAll(
+    scan([...states, all, ...timed.xs, ...closed, ...timed.closed], {
+      body,
+      carried: states.length,
+      closed: closed.length + timed.closed.length,
+      reverse,
+    }),
+  );
   return [out.at(-1)!, ...out.slice(0, -1)];
 }
 
@@ -168,7 +191,7 @@ function summedBias(b: Value, gates: number, units: Dim): Value {
 
 const directed = { reverse: opt.bool(false, 'from the last step of each row to the first') } as const;
 const lensOf = (...lens: readonly number[]): ExampleInput => given('i32', [lens.length], lens);
-const layerDoc = 'Past a row\'s length y is 0 and the state is kept.';
+const layerDoc = "Past a row's length y is 0 and the state is kept.";
 
 export const lstm = defineOp({
   name: 'lstm',
@@ -187,17 +210,29 @@ export const lstm = defineOp({
     kind: 'decompose',
     build: ([x, w, r, b, h0, c0, lens], { reverse }) => {
       const units = typeOf(r!).shape[1]!;
-      return buildLayer(x!, w!, summedBias(b!, 4, units), [h0!, c0!], lens, reverse, [r!], ({ wx, states: [h, c], closed }) => {
-        const [i, f, g, o] = gatesOf(add([wx, matmul([h!, closed[0]!], { transposeB: true })]), 4, units);
-        const cell = add([mul([sigmoid([f!]), c!]), mul([sigmoid([i!]), tanh([g!])])]);
-        return [mul([sigmoid([o!]), tanh([cell])]), cell];
-      });
+      return buildLayer(
+        x!,
+        w!,
+        summedBias(b!, 4, units),
+        [h0!, c0!],
+        lens,
+        reverse,
+        [r!],
+        ({ wx, states: [h, c], closed }) => {
+          const [i, f, g, o] = gatesOf(add([wx, matmul([h!, closed[0]!], { transposeB: true })]), 4, units);
+          const cell = add([mul([sigmoid([f!]), c!]), mul([sigmoid([i!]), tanh([g!])])]);
+          return [mul([sigmoid([o!]), tanh([cell])]), cell];
+        },
+      );
     },
   },
   macs: (inputs) => layerMacs(inputs),
   examples: [
     { inputs: [f32(5, 3, 2), f32(16, 2), f32(16, 4), f32(32), f32(3, 4), f32(3, 4)] },
-    { inputs: [f32(4, 3, 2), f32(12, 2), f32(12, 3), f32(12), f32(3, 3), f32(3, 3), lensOf(4, 1, 0)], attrs: { reverse: true } },
+    {
+      inputs: [f32(4, 3, 2), f32(12, 2), f32(12, 3), f32(12), f32(3, 3), f32(3, 3), lensOf(4, 1, 0)],
+      attrs: { reverse: true },
+    },
     { inputs: [f32(4, 2, 3), f32(4, 3), f32(4, 1), f32(8), f32(2, 1), f32(2, 1), lensOf(2, 4)] },
     { inputs: [f32(0, 2, 3), f32(8, 3), f32(8, 2), f32(8), f32(2, 2), f32(2, 2)], note: 'no steps' },
   ],
@@ -207,7 +242,10 @@ export const gru = defineOp({
   name: 'gru',
   doc: `GRU over x[T, B, I]: gates r, z, n with w[3H, I], r[3H, H] and both biases [6H]; h ← (1 − z)·n + z·h. n = tanh(w·x + r ⊙ (r·h + b)) with linearBeforeReset, else tanh(w·x + r·(r ⊙ h) + b). Results y[T, B, H], h. ${layerDoc}`,
   inputs: ['x', 'w', 'r', 'b', 'h0', 'lens?'],
-  attrs: { ...directed, linearBeforeReset: opt.bool(true, 'reset the product with the state (cuDNN, PyTorch), not the state') },
+  attrs: {
+    ...directed,
+    linearBeforeReset: opt.bool(true, 'reset the product with the state (cuDNN, PyTorch), not the state'),
+  },
   type: (inputs) => tuple(...layerType(inputs, 3, ['h0'], [6])),
   axes: (inputs) => layerRoles(inputs, 1),
   eval: (operands, { reverse, linearBeforeReset }) =>
@@ -232,24 +270,34 @@ export const gru = defineOp({
       // Behind the reset, the recurrent bias of n belongs to the product with the state.
       const inside = linearBeforeReset ? expandZero(rbGates!, units, dtype) : rb!;
       const [rGates, rNew] = splitAxis(r!, 0, [two, units]);
-      return buildLayer(x!, w!, add([wb!, inside]), [h0!], lens, reverse, [rGates!, rNew!, rbNew!], ({ wx, states: [h], closed }) => {
-        const [wr, wz, wn] = gatesOf(wx, 3, units);
-        const [hr, hz] = gatesOf(matmul([h!, closed[0]!], { transposeB: true }), 2, units);
-        const reset = sigmoid([add([wr!, hr!])]);
-        const keep = sigmoid([add([wz!, hz!])]);
-        const recurrent = (state: Value): Value => matmul([state, closed[1]!], { transposeB: true });
-        const past = linearBeforeReset
-          ? mul([reset, add([recurrent(h!), closed[2]!])])
-          : recurrent(mul([reset, h!]));
-        const fresh = tanh([add([wn!, past])]);
-        return [add([mul([sub([scalar(1, dtype), keep]), fresh]), mul([keep, h!])])];
-      });
+      return buildLayer(
+        x!,
+        w!,
+        add([wb!, inside]),
+        [h0!],
+        lens,
+        reverse,
+        [rGates!, rNew!, rbNew!],
+        ({ wx, states: [h], closed }) => {
+          const [wr, wz, wn] = gatesOf(wx, 3, units);
+          const [hr, hz] = gatesOf(matmul([h!, closed[0]!], { transposeB: true }), 2, units);
+          const reset = sigmoid([add([wr!, hr!])]);
+          const keep = sigmoid([add([wz!, hz!])]);
+          const recurrent = (state: Value): Value => matmul([state, closed[1]!], { transposeB: true });
+          const past = linearBeforeReset ? mul([reset, add([recurrent(h!), closed[2]!])]) : recurrent(mul([reset, h!]));
+          const fresh = tanh([add([wn!, past])]);
+          return [add([mul([sub([scalar(1, dtype), keep]), fresh]), mul([keep, h!])])];
+        },
+      );
     },
   },
   macs: (inputs) => layerMacs(inputs),
   examples: [
     { inputs: [f32(5, 3, 2), f32(12, 2), f32(12, 4), f32(24), f32(3, 4)] },
-    { inputs: [f32(4, 3, 2), f32(9, 2), f32(9, 3), f32(18), f32(3, 3), lensOf(4, 1, 0)], attrs: { linearBeforeReset: false } },
+    {
+      inputs: [f32(4, 3, 2), f32(9, 2), f32(9, 3), f32(18), f32(3, 3), lensOf(4, 1, 0)],
+      attrs: { linearBeforeReset: false },
+    },
     { inputs: [f32(3, 2, 1), f32(3, 1), f32(3, 1), f32(6), f32(2, 1), lensOf(1, 3)], attrs: { reverse: true } },
   ],
 });
@@ -275,10 +323,19 @@ export const rnn = defineOp({
   lower: {
     kind: 'decompose',
     build: ([x, w, r, b, h0, lens], { reverse, activation }) =>
-      buildLayer(x!, w!, summedBias(b!, 1, typeOf(r!).shape[1]!), [h0!], lens, reverse, [r!], ({ wx, states: [h], closed }) => {
-        const sum = add([wx, matmul([h!, closed[0]!], { transposeB: true })]);
-        return [activation === 'tanh' ? tanh([sum]) : relu([sum])];
-      }),
+      buildLayer(
+        x!,
+        w!,
+        summedBias(b!, 1, typeOf(r!).shape[1]!),
+        [h0!],
+        lens,
+        reverse,
+        [r!],
+        ({ wx, states: [h], closed }) => {
+          const sum = add([wx, matmul([h!, closed[0]!], { transposeB: true })]);
+          return [activation === 'tanh' ? tanh([sum]) : relu([sum])];
+        },
+      ),
   },
   macs: (inputs) => layerMacs(inputs),
   examples: [

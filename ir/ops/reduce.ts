@@ -3,13 +3,13 @@ import { attr, opt } from '../attr.ts';
 import { intRange, isInt, type Scalar } from '../dtype.ts';
 import type { Expr } from '../expr.ts';
 import { typeOf, type Value } from '../graph.ts';
-import { eachIndex, nd, rowMajor, type Nd } from '../nd.ts';
-import { defineOp, type AxisMap, type Example, type LowerContext, type Op } from '../op.ts';
+import { eachIndex, type Nd, nd, rowMajor } from '../nd.ts';
+import { type AxisMap, defineOp, type Example, type LowerContext, type Op } from '../op.ts';
 import * as sc from '../scalar.ts';
-import { staticShape, tensor, type Dim, type Shape, type TensorType } from '../type.ts';
+import { type Dim, type Shape, staticShape, type TensorType, tensor } from '../type.ts';
 import { expectDtype, normalizeAxes, typeAt } from './check.ts';
-import { bools, f32, given } from './example.ts';
 import { addAs, mulAs } from './exact.ts';
+import { bools, f32, given } from './example.ts';
 import { late } from './late.ts';
 import { scalar } from './structural.ts';
 
@@ -32,17 +32,23 @@ export function foldedShape(shape: Shape, axes: readonly number[], keepdims: boo
 export function foldRoles(rank: number, axes: readonly number[], keepdims: boolean): AxisMap {
   const gone = new Set(normalizeAxes(axes, rank));
   let next = 0;
-  return [Array.from({ length: rank }, (_, i) => {
-    if (!gone.has(i)) return next++;
-    if (keepdims) next++;
-    return 'mix' as const;
-  })];
+  return [
+    Array.from({ length: rank }, (_, i) => {
+      if (!gone.has(i)) return next++;
+      if (keepdims) next++;
+      return 'mix' as const;
+    }),
+  ];
 }
 
 /** Folds `x` in C order, so that every result sees its elements first to last. */
 function fold(
-  x: Nd, axes: readonly number[], shape: readonly number[], init: number,
-  step: (acc: number, x: number) => number, finish = (acc: number, _count: number): number => acc,
+  x: Nd,
+  axes: readonly number[],
+  shape: readonly number[],
+  init: number,
+  step: (acc: number, x: number) => number,
+  finish = (acc: number, _count: number): number => acc,
 ): Nd {
   const gone = new Set(normalizeAxes(axes, x.shape.length));
   const kept = x.shape.map((_, i) => i).filter((i) => !gone.has(i));
@@ -88,8 +94,7 @@ function defineFold(f: Fold): Op<typeof foldAttrs> {
       return tensor(x.dtype, foldedShape(x.shape, axes, keepdims));
     },
     axes: ([x], { axes, keepdims }) => foldRoles(x!.shape.length, axes, keepdims),
-    eval: ([x], { axes }, cx) =>
-      fold(x!, axes, cx.types[0]!.shape, f.init(x!.dtype), f.step(x!.dtype), f.finish),
+    eval: ([x], { axes }, cx) => fold(x!, axes, cx.types[0]!.shape, f.init(x!.dtype), f.step(x!.dtype), f.finish),
     lower: {
       kind: 'reduce',
       axes: ({ attrs, inputs }: LowerContext<FoldAttrs>) => normalizeAxes(attrs.axes, typeAt(inputs, 0).shape.length),
@@ -116,7 +121,11 @@ export function unfold(folded: Value, x: TensorType, axes: readonly number[]): V
 export function foldCount(x: TensorType, axes: readonly number[]): Value {
   const sizes = normalizeAxes(axes, x.shape.length).map((i) => x.shape[i]!);
   const known = staticShape(sizes);
-  if (known) return scalar(known.reduce((n, d) => n * d, 1), x.dtype);
+  if (known)
+    return scalar(
+      known.reduce((n, d) => n * d, 1),
+      x.dtype,
+    );
   const ones = late('expand', [scalar(1, x.dtype)], { shape: sizes });
   return reduceSum([ones], { axes: sizes.map((_, i) => i) });
 }
@@ -273,9 +282,15 @@ export const logSumExp = defineOp({
     const { shape } = cx.types[0]!;
     const top = fold(x!, axes, shape, -Infinity, (acc, v) => Math.max(acc, v));
     const shift = unfoldNd(top, x!, axes);
-    const terms = { ...x!, data: x!.data.map((v, i) => (Number.isFinite(shift[i]!) ? Math.exp(v - shift[i]!) : Math.exp(v))) };
+    const terms = {
+      ...x!,
+      data: x!.data.map((v, i) => (Number.isFinite(shift[i]!) ? Math.exp(v - shift[i]!) : Math.exp(v))),
+    };
     const sums = fold(terms, axes, shape, 0, (acc, v) => acc + v);
-    return { ...sums, data: sums.data.map((s, i) => (Number.isFinite(top.data[i]!) ? Math.log(s) + top.data[i]! : Math.log(s))) };
+    return {
+      ...sums,
+      data: sums.data.map((s, i) => (Number.isFinite(top.data[i]!) ? Math.log(s) + top.data[i]! : Math.log(s))),
+    };
   },
   lower: {
     kind: 'decompose',

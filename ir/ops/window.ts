@@ -7,7 +7,7 @@ import type { Load } from '../op.ts';
 import { printDim } from '../print.ts';
 import * as sc from '../scalar.ts';
 import { boundsOf } from '../simplify.ts';
-import { asExpr, dim, type Dim, type Shape } from '../type.ts';
+import { asExpr, type Dim, dim, type Shape } from '../type.ts';
 
 export const windowAttrs = {
   strides: opt.ints([], 'distance between neighbouring windows on each spatial axis; empty: 1'),
@@ -34,7 +34,13 @@ export interface WindowAxis {
 /** Checks the attributes against the number of spatial axes and fills in defaults. */
 export function windowAxes(kernel: readonly number[], given: WindowAttrs): WindowAxis[] {
   const rank = kernel.length;
-  const list = (what: string, values: readonly number[], length: number, usual: number, least: number): readonly number[] => {
+  const list = (
+    what: string,
+    values: readonly number[],
+    length: number,
+    usual: number,
+    least: number,
+  ): readonly number[] => {
     if (values.length === 0) return new Array<number>(length).fill(usual);
     if (values.length !== length)
       fail('attribute', `${what} has ${values.length} items for ${rank} spatial axes; it needs ${length}`);
@@ -46,7 +52,11 @@ export function windowAxes(kernel: readonly number[], given: WindowAttrs): Windo
   const dilations = list('dilations', given.dilations, rank, 1, 1);
   list('kernel', kernel, rank, 1, 1);
   return kernel.map((k, i) => ({
-    kernel: k, stride: strides[i]!, before: pads[i]!, after: pads[rank + i]!, dilation: dilations[i]!,
+    kernel: k,
+    stride: strides[i]!,
+    before: pads[i]!,
+    after: pads[rank + i]!,
+    dilation: dilations[i]!,
     reach: dilations[i]! * (k - 1) + 1,
   }));
 }
@@ -59,7 +69,10 @@ export function windowCount(size: Dim, axis: WindowAxis, ceil = false): Dim {
   const { stride, before, after, reach } = axis;
   const room = sc.add(asExpr(size), before + after - reach);
   if (boundsOf(room)[1] < 0)
-    fail('shape', `a window of ${reach} positions does not fit into ${printDim(size)} with padding ${before} and ${after}`);
+    fail(
+      'shape',
+      `a window of ${reach} positions does not fit into ${printDim(size)} with padding ${before} and ${after}`,
+    );
   if (!ceil) return dim(sc.add(sc.floordiv(room, stride), 1));
   const started = sc.floordiv(sc.add(asExpr(size), before - 1), stride);
   return dim(sc.add(sc.min(sc.floordiv(sc.add(room, stride - 1), stride), started), 1));
@@ -71,7 +84,10 @@ export const windowCounts = (shape: Shape, axes: readonly WindowAxis[], ceil = f
 /** Every tap of a window, in C order. */
 export function taps(axes: readonly WindowAxis[]): number[][] {
   const all: number[][] = [];
-  eachIndex(axes.map((a) => a.kernel), (at) => all.push([...at]));
+  eachIndex(
+    axes.map((a) => a.kernel),
+    (at) => all.push([...at]),
+  );
   return all;
 }
 
@@ -83,7 +99,10 @@ export interface TapPlace {
 
 /** @param window number of the window, one expression an axis @param tap likewise within the window */
 export function tapPlace(
-  axes: readonly WindowAxis[], shape: Shape, window: readonly Expr[], tap: readonly (Expr | number)[],
+  axes: readonly WindowAxis[],
+  shape: Shape,
+  window: readonly Expr[],
+  tap: readonly (Expr | number)[],
 ): TapPlace {
   let inside = sc.bool(true);
   const at = axes.map(({ stride, before, after, dilation }, i) => {
@@ -100,7 +119,11 @@ export function tapPlace(
  * coordinates are clamped into the input.
  */
 export function loadTap(
-  load: Load, lead: readonly Expr[], { at, inside }: TapPlace, shape: Shape, outside: (x: Expr) => Expr,
+  load: Load,
+  lead: readonly Expr[],
+  { at, inside }: TapPlace,
+  shape: Shape,
+  outside: (x: Expr) => Expr,
 ): Expr {
   if (inside.op === 'const' && inside.arg === 1) return load(0, [...lead, ...at]);
   const clamped = at.map((e, i) => sc.max(sc.min(e, sc.sub(asExpr(shape[i + 2]!), 1)), 0));
@@ -110,7 +133,10 @@ export function loadTap(
 
 /** The plain-number twin of `tapPlace`: flat offset in one image of `shape`, or −1 in the padding. */
 export function tapOffset(
-  axes: readonly WindowAxis[], spatial: readonly number[], window: readonly number[], tap: readonly number[],
+  axes: readonly WindowAxis[],
+  spatial: readonly number[],
+  window: readonly number[],
+  tap: readonly number[],
 ): number {
   let flat = 0;
   for (let i = 0; i < axes.length; i++) {

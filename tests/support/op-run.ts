@@ -4,7 +4,7 @@ import { CompileError, type Diagnostic } from '../../ir/diagnostic.ts';
 import type { Scalar } from '../../ir/dtype.ts';
 import { evaluate } from '../../ir/evaluate.ts';
 import { type Attrs, graph, typeOf, type Value } from '../../ir/graph.ts';
-import { countOf, nd, type Nd } from '../../ir/nd.ts';
+import { countOf, type Nd, nd } from '../../ir/nd.ts';
 import { makeValue, type Op } from '../../ir/op.ts';
 import { input, projectAll } from '../../ir/ops/structural.ts';
 import type { Dim } from '../../ir/type.ts';
@@ -14,12 +14,20 @@ export const argument = (name: string, shape: readonly Dim[], dtype: Scalar = 'f
 
 /** f64 values sin(step), sin(2·step), …: not symmetric in any axis, and easy to write again elsewhere. */
 export const wave = (step: number, ...shape: readonly number[]): Nd =>
-  nd('f64', shape, Array.from({ length: countOf(shape) }, (_, i) => Math.sin(step * (i + 1))));
+  nd(
+    'f64',
+    shape,
+    Array.from({ length: countOf(shape) }, (_, i) => Math.sin(step * (i + 1))),
+  );
 export const f64 = (shape: readonly number[], ...data: readonly number[]): Nd => nd('f64', shape, data);
 
 export function resultsOf(outputs: readonly Value[], inputs: readonly Value[], values: readonly Nd[]): Nd[] {
-  const g = graph('test', inputs, outputs.map((v, i) => [`o${i}`, v] as const));
-  const named = Object.fromEntries(inputs.map((v, i) => [String(v.attrs['name']), values[i]!]));
+  const g = graph(
+    'test',
+    inputs,
+    outputs.map((v, i) => [`o${i}`, v] as const),
+  );
+  const named = Object.fromEntries(inputs.map((v, i) => [String(v.attrs.name), values[i]!]));
   return Object.values(evaluate(g, { inputs: named }));
 }
 
@@ -35,7 +43,9 @@ export const run = <S extends AttrSpecs>(op: Op<S>, values: readonly Nd[], attrs
 /** Whether numbers agree to `tolerance`, NaN with NaN; literals of nine digits below 10 are off by up to 5e-9. */
 export const near = (a: ArrayLike<number>, b: readonly number[], tolerance = 6e-9): boolean =>
   a.length === b.length &&
-  b.every((want, i) => a[i] === want || (Number.isNaN(want) && Number.isNaN(a[i])) || Math.abs(a[i]! - want) <= tolerance);
+  b.every(
+    (want, i) => a[i] === want || (Number.isNaN(want) && Number.isNaN(a[i])) || Math.abs(a[i]! - want) <= tolerance,
+  );
 
 /** The diagnostic that a call reports. */
 export function diagnosticOf(call: () => unknown): Diagnostic {
