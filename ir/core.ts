@@ -158,7 +158,10 @@ export interface OpSpec<S extends AttrSpecs> {
   readonly lower: Lowering<AttrsOf<S>>;
   /** Multiply-accumulates of the contractions in one execution; absent means none. */
   macs?(inputs: readonly TensorType[], attrs: AttrsOf<S>, out: ValueType): Dim;
-  /** Cotangents of the inputs; null where the op is constant in an input. */
+  /**
+   * Cotangents of the inputs; null where the op is constant in an input. One may have the result's broadcast shape: whoever
+   * differentiates sums it to the input's.
+   */
   grad?(out: Value, dout: readonly Value[]): readonly (Value | null)[];
   readonly onnx?: OnnxMapping<AttrsOf<S>>;
   readonly examples: readonly Example<S>[];

@@ -238,8 +238,14 @@ function simplifyInt(e: Expr): Expr {
       if (y === 0) return a;
       if (a === b) return c(0);
       if (y !== undefined) return int('add', e, a, c(-y));
+      if (b.op === 'add' && valueOf(b.args[1]) !== undefined)
+        return int('add', e, int('sub', e, a, b.args[0]!), c(-valueOf(b.args[1])!));
+      if (a.op === 'add' && valueOf(a.args[1]) !== undefined)
+        return int('add', e, int('sub', e, a.args[0]!, b), a.args[1]!);
       if (a.op === 'add' && a.args[0] === b) return a.args[1]!;
       if (a.op === 'add' && a.args[1] === b) return a.args[0]!;
+      if (b.op === 'add' && (b.args[0] === a || b.args[1] === a))
+        return int('sub', e, c(0), b.args[b.args[0] === a ? 1 : 0]!);
       return e;
     case 'mul':
       if (x === 0 || y === 0) return c(0);

@@ -3,7 +3,7 @@ import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import { makeValue, defineOp, type Origin } from '../op.ts';
 import type { Value } from '../graph.ts';
-import { nd, type Nd } from '../nd.ts';
+import { countOf, nd, type Nd } from '../nd.ts';
 import { tensor, type TensorType } from '../type.ts';
 
 const unbound = (name: string) => (): never => fail('internal', `${name} has no value of its own; bind it before evaluation`);
@@ -44,13 +44,17 @@ export const param = defineOp({
   examples: [],
 });
 
-/** A literal tensor. A single element stands for all elements of `shape`. */
+/** A literal tensor. */
 export const constant = defineOp({
   name: 'constant',
   doc: 'A literal tensor.',
   inputs: [],
   attrs: { value: attr.tensor('elements in C order') },
-  type: (_, { value }) => tensor(value.dtype, value.shape),
+  type: (_, { value }) => {
+    if (value.data.length !== countOf(value.shape))
+      fail('attribute', `${value.data.length} elements for shape [${value.shape.join(', ')}]`);
+    return tensor(value.dtype, value.shape);
+  },
   eval: (_, { value }) => value,
   lower: { kind: 'structural' },
   examples: [],
