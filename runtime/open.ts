@@ -120,15 +120,17 @@ async function load(source: Source, options: OpenOptions, signal: AbortSignal): 
       return undefined;
     }
   });
-  try {
-    const kernels = connect(await compiling, memory);
+  const connecting = compiling.then((module) => {
+    const kernels = connect(module, memory);
     for (const plan of plans) checkLaunches(plan.steps, kernels);
-    const [pool] = await Promise.all([starting, loading]);
+    return kernels;
+  });
+  try {
+    const [kernels, pool] = await Promise.all([connecting, starting, loading]);
     progress('ready', weights.bytes, weights.bytes);
     signal.throwIfAborted();
     return new WasmSession(manifest, { kernels, memory, pool }, relaxed);
   } catch (error) {
-    loading.catch(() => {});
     starting.then(
       (pool) => pool?.close(),
       () => {},
