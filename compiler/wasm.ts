@@ -1,0 +1,75 @@
+/** Kernels as one WebAssembly module. */
+
+import { exprNodes } from '../ir/expr.ts';
+import type { Kernel, Stmt } from '../ir/kernel.ts';
+import { stmtExprs } from '../ir/kernel.ts';
+import { legalizeKernel } from './legalize.ts';
+import type { Target } from './target.ts';
+import { type Callable, FunctionBuilder, ModuleBuilder } from './wasm-encode.ts';
+import { MATH_IMPORTS, mathImport } from './wasm-expr.ts';
+import { parameterTypes, printKernel } from './wasm-kernel.ts';
+
+export interface WasmModule {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Index in `bytes` of the flag of the memory's limits: 3 for shared memory, 1 for memory of one thread. */
+  readonly memoryFlagAt: number;
+  /** For each kernel the number n of the export `k<n>` that runs it; kernels with equal code share one. */
+  readonly functionOf: readonly number[];
+  /** The module in the text format. */
+  wat(): string;
+}
+
+/**
+ * Prints kernels for WebAssembly.
+ *
+ * The module imports `env.memory` (shared; 1 to 65536 pages) and those functions of `m` that its kernels call
+ * ({@link MATH_IMPORTS}). It exports `k0`, `k1` …, each of type
+ * `(address of each buffer in bytes …, size of each parameter …, from, to) → ()`, all i32: the iterations
+ * `from ≤ x < to` of the kernel's `grid.x` loop.
+ *
+ * @throws Error for a kernel that is not one `grid.x` loop, or that has thread loops, barriers or shared buffers
+ */
+export function printWasm(kernels: readonly Kernel[], target: Target): WasmModule {
+  const legal = kernels.map(legalizeKernel);
+  const module = new ModuleBuilder().importMemory('env', 'memory', { min: 1, max: 65536, shared: true });
+  const math = new Map<string, Callable>();
+  for (const name of [...new Set(legal.flatMap(importsOf))].sort())
+    math.set(name, module.importFunction('m', name, Array(MATH_IMPORTS[name]!).fill('f64'), ['f64']));
+  const options = { fma: target.fma, math };
+  const known = new Map<string, number>();
+  const functionOf = legal.map((kernel) => {
+    const params = parameterTypes(kernel);
+    const draft = new FunctionBuilder(kernel.name, 0, { params, results: [] });
+    printKernel(kernel, draft, options);
+    const code: number[] = [];
+    draft.encode(code);
+    const key = `${params.length}:${code.join()}`;
+    let at = known.get(key);
+    if (at === undefined) {
+      known.set(key, (at = known.size));
+      const f = module.function(kernel.name, params);
+      printKernel(kernel, f, options);
+      module.export(`k${at}`, f);
+    }
+    return at;
+  });
+  const { bytes, memoryFlagOffset } = module.encode();
+  return { bytes, memoryFlagAt: memoryFlagOffset!, functionOf, wat: () => module.toWat() };
+}
+
+function importsOf(kernel: Kernel): readonly string[] {
+  const names = new Set<string>();
+  const walk = (body: readonly Stmt[]): void => {
+    for (const s of body) {
+      for (const root of stmtExprs(s))
+        for (const e of exprNodes(root)) {
+          const name = mathImport(e);
+          if (name) names.add(name);
+        }
+      if (s.kind === 'for') walk(s.body);
+      if (s.kind === 'if') [s.then, s.else].forEach(walk);
+    }
+  };
+  walk(kernel.body);
+  return [...names];
+}
