@@ -1,6 +1,6 @@
 /** Algebra of scalar expressions: exact constant folding, integer identities one rule per line, interval bounds. */
-import { intRange, isFloat, isInt, mulInt, roundHalfEven, roundTo, sizeOf, wrapInt, type Scalar } from './dtype.ts';
-import { makeExpr, type Expr, type Sym, type Var } from './expr.ts';
+import { intRange, isFloat, isInt, mulInt, roundHalfEven, roundTo, type Scalar, sizeOf, wrapInt } from './dtype.ts';
+import { type Expr, makeExpr, type Sym, type Var } from './expr.ts';
 import { powC } from './special.ts';
 
 const INT_FOLD: Partial<Record<Expr['op'], (a: number, b: number) => number>> = {
@@ -46,16 +46,26 @@ export function foldScalar(op: Expr['op'], dtype: Scalar, args: readonly number[
   const compare = COMPARE[op];
   if (compare) return compare(a, b) ? 1 : 0;
   switch (op) {
-    case 'cast': return isInt(dtype) && isInt(from) ? wrapInt(dtype, a) : roundTo(dtype, a);
-    case 'select': return a !== 0 ? b : c;
-    case 'neg': return isInt(dtype) ? wrapInt(dtype, -a) : -a;
-    case 'abs': return isInt(dtype) ? wrapInt(dtype, Math.abs(a)) : Math.abs(a);
-    case 'floor': return Math.floor(a);
-    case 'ceil': return Math.ceil(a);
-    case 'trunc': return Math.trunc(a);
-    case 'round': return roundHalfEven(a);
-    case 'sqrt': return roundTo(dtype, Math.sqrt(a));
-    case 'not': return dtype === 'bool' ? 1 - a : isInt(dtype) ? wrapInt(dtype, -a - 1) : undefined;
+    case 'cast':
+      return isInt(dtype) && isInt(from) ? wrapInt(dtype, a) : roundTo(dtype, a);
+    case 'select':
+      return a !== 0 ? b : c;
+    case 'neg':
+      return isInt(dtype) ? wrapInt(dtype, -a) : -a;
+    case 'abs':
+      return isInt(dtype) ? wrapInt(dtype, Math.abs(a)) : Math.abs(a);
+    case 'floor':
+      return Math.floor(a);
+    case 'ceil':
+      return Math.ceil(a);
+    case 'trunc':
+      return Math.trunc(a);
+    case 'round':
+      return roundHalfEven(a);
+    case 'sqrt':
+      return roundTo(dtype, Math.sqrt(a));
+    case 'not':
+      return dtype === 'bool' ? 1 - a : isInt(dtype) ? wrapInt(dtype, -a - 1) : undefined;
   }
   if (dtype === 'bool') {
     if (op === 'and') return a !== 0 && b !== 0 ? 1 : 0;
@@ -119,13 +129,19 @@ const fitsThroughout = (e: Expr): boolean =>
 
 function computeBounds(e: Expr): Interval {
   switch (e.op) {
-    case 'const': return [e.arg as number, e.arg as number];
-    case 'sym': return [(e.arg as Sym).min, (e.arg as Sym).max];
+    case 'const':
+      return [e.arg as number, e.arg as number];
+    case 'sym':
+      return [(e.arg as Sym).min, (e.arg as Sym).max];
     case 'var': {
       const { from, to } = e.arg as Var;
       return [from ? boundsOf(from)[0] : -Infinity, to ? boundsOf(to)[1] - 1 : Infinity];
     }
-    case 'lt': case 'le': case 'eq': case 'ne': return [0, 1];
+    case 'lt':
+    case 'le':
+    case 'eq':
+    case 'ne':
+      return [0, 1];
     case 'select': {
       const [, a, b] = e.args.map(boundsOf) as [Interval, Interval, Interval];
       return [Math.min(a[0], b[0]), Math.max(a[1], b[1])];
@@ -144,18 +160,30 @@ function computeBounds(e: Expr): Interval {
   if (!isInt(e.dtype) || e.args.length !== 2) return ANY;
   const [[al, ah], [bl, bh]] = [boundsOf(e.args[0]!), boundsOf(e.args[1]!)];
   switch (e.op) {
-    case 'add': return [al + bl, ah + bh];
-    case 'sub': return [al - bh, ah - bl];
-    case 'mul': return hull([times(al, bl), times(al, bh), times(ah, bl), times(ah, bh)]);
-    case 'min': return [Math.min(al, bl), Math.min(ah, bh)];
-    case 'max': return [Math.max(al, bl), Math.max(ah, bh)];
-    case 'floordiv': return bl > 0 ? hull([al / bl, al / bh, ah / bl, ah / bh].map(floorFinite)) : ANY;
-    case 'div': return bl > 0 && al >= 0 ? hull([al / bl, al / bh, ah / bl, ah / bh].map(floorFinite)) : ANY;
-    case 'floormod': return bl > 0 ? (al >= 0 && ah < bl ? [al, ah] : [0, bh - 1]) : ANY;
-    case 'rem': return bl > 0 && al >= 0 ? (ah < bl ? [al, ah] : [0, Math.min(ah, bh - 1)]) : ANY;
-    case 'shr': return al >= 0 && bl >= 0 ? [0, ah] : ANY;
-    case 'and': return al >= 0 && bl >= 0 ? [0, Math.min(ah, bh)] : ANY;
-    default: return ANY;
+    case 'add':
+      return [al + bl, ah + bh];
+    case 'sub':
+      return [al - bh, ah - bl];
+    case 'mul':
+      return hull([times(al, bl), times(al, bh), times(ah, bl), times(ah, bh)]);
+    case 'min':
+      return [Math.min(al, bl), Math.min(ah, bh)];
+    case 'max':
+      return [Math.max(al, bl), Math.max(ah, bh)];
+    case 'floordiv':
+      return bl > 0 ? hull([al / bl, al / bh, ah / bl, ah / bh].map(floorFinite)) : ANY;
+    case 'div':
+      return bl > 0 && al >= 0 ? hull([al / bl, al / bh, ah / bl, ah / bh].map(floorFinite)) : ANY;
+    case 'floormod':
+      return bl > 0 ? (al >= 0 && ah < bl ? [al, ah] : [0, bh - 1]) : ANY;
+    case 'rem':
+      return bl > 0 && al >= 0 ? (ah < bl ? [al, ah] : [0, Math.min(ah, bh - 1)]) : ANY;
+    case 'shr':
+      return al >= 0 && bl >= 0 ? [0, ah] : ANY;
+    case 'and':
+      return al >= 0 && bl >= 0 ? [0, Math.min(ah, bh)] : ANY;
+    default:
+      return ANY;
   }
 }
 const times = (a: number, b: number): number => (a === 0 || b === 0 ? 0 : a * b);
@@ -173,8 +201,7 @@ export function simplify(e: Expr): Expr {
   if (e.args.length === 0) return e;
   const values = e.args.map(valueOf);
   if (e.op !== 'load' && e.op !== 'operand' && e.op !== 'bitcast' && values.every((v) => v !== undefined)) {
-    const folded =
-      e.op === 'splat' ? values[0] : foldScalar(e.op, e.dtype, values as number[], e.args[0]!.dtype);
+    const folded = e.op === 'splat' ? values[0] : foldScalar(e.op, e.dtype, values as number[], e.args[0]!.dtype);
     if (folded !== undefined) return constant(e, folded);
   }
   if (e.op === 'select') return simplifySelect(e);
@@ -196,17 +223,24 @@ function simplifyBool(e: Expr): Expr {
   if (!b) return e;
   const [x, y] = [valueOf(a), valueOf(b)];
   switch (e.op) {
-    case 'and': return x === 0 || y === 0 ? constant(e, 0) : x === 1 || a === b ? b : y === 1 ? a : e;
-    case 'or': return x === 1 || y === 1 ? constant(e, 1) : x === 0 || a === b ? b : y === 0 ? a : e;
+    case 'and':
+      return x === 0 || y === 0 ? constant(e, 0) : x === 1 || a === b ? b : y === 1 ? a : e;
+    case 'or':
+      return x === 1 || y === 1 ? constant(e, 1) : x === 0 || a === b ? b : y === 0 ? a : e;
   }
   if (!isInt(a.dtype)) return e;
   const [[al, ah], [bl, bh]] = [boundsOf(a), boundsOf(b)];
   switch (e.op) {
-    case 'lt': return ah < bl ? constant(e, 1) : al >= bh || a === b ? constant(e, 0) : e;
-    case 'le': return ah <= bl || a === b ? constant(e, 1) : al > bh ? constant(e, 0) : e;
-    case 'eq': return a === b ? constant(e, 1) : ah < bl || bh < al ? constant(e, 0) : e;
-    case 'ne': return a === b ? constant(e, 0) : ah < bl || bh < al ? constant(e, 1) : e;
-    default: return e;
+    case 'lt':
+      return ah < bl ? constant(e, 1) : al >= bh || a === b ? constant(e, 0) : e;
+    case 'le':
+      return ah <= bl || a === b ? constant(e, 1) : al > bh ? constant(e, 0) : e;
+    case 'eq':
+      return a === b ? constant(e, 1) : ah < bl || bh < al ? constant(e, 0) : e;
+    case 'ne':
+      return a === b ? constant(e, 0) : ah < bl || bh < al ? constant(e, 1) : e;
+    default:
+      return e;
   }
 }
 
@@ -257,11 +291,20 @@ function simplifyInt(e: Expr): Expr {
       if (y !== undefined && a.op === 'add' && valueOf(a.args[1]) !== undefined)
         return int('add', e, int('mul', e, a.args[0]!, b), product(e, valueOf(a.args[1])!, y));
       return e;
-    case 'floordiv': case 'div': return simplifyDiv(e, a, b, y);
-    case 'floormod': case 'rem': return simplifyMod(e, a, b, y);
-    case 'min': case 'max': return simplifyMinMax(e, a, b);
-    case 'shl': case 'shr': return y === 0 ? a : e;
-    default: return e;
+    case 'floordiv':
+    case 'div':
+      return simplifyDiv(e, a, b, y);
+    case 'floormod':
+    case 'rem':
+      return simplifyMod(e, a, b, y);
+    case 'min':
+    case 'max':
+      return simplifyMinMax(e, a, b);
+    case 'shl':
+    case 'shr':
+      return y === 0 ? a : e;
+    default:
+      return e;
   }
 }
 
@@ -270,7 +313,10 @@ const factors = (e: Expr): readonly [Expr, Expr] => (e.op === 'mul' ? [e.args[0]
 
 /** (i ÷ n)·n·k + (i mod n)·k = i·k, in either order, also where `a` is a sum that ends in one of the two. */
 function collectDivMod(e: Expr, a: Expr, b: Expr): Expr | undefined {
-  for (const [p, q] of [[a, b], [b, a]] as const) {
+  for (const [p, q] of [
+    [a, b],
+    [b, a],
+  ] as const) {
     const [remainder, k] = factors(q);
     if (remainder.op !== 'floormod' || p.op !== 'mul') continue;
     const [i, n] = remainder.args as [Expr, Expr];
@@ -305,7 +351,14 @@ function splitCommonFactor(a: Expr, n: number): { scaled: Expr; rest: Expr; g: n
     const sum = (parts: readonly Expr[], more: number): Expr =>
       [...parts, constant(a, more)].reduce((x, y) => int('add', a, x, y));
     const over = ({ e }: { readonly e: Expr }): Expr => int('mul', a, e.args[0]!, constant(a, valueOf(e.args[1])! / g));
-    return { scaled: sum(large.map(over), (offset - extra) / g), rest: sum(small.map((t) => t.e), extra), g };
+    return {
+      scaled: sum(large.map(over), (offset - extra) / g),
+      rest: sum(
+        small.map((t) => t.e),
+        extra,
+      ),
+      g,
+    };
   }
   return undefined;
 }
@@ -348,7 +401,10 @@ function simplifyDiv(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
   if (a.op === 'mul' && a.args[0] === b && boundsOf(b)[0] > 0) return a.args[1]!;
   // (i·n + r) ÷ n = i for 0 ≤ r < n, symbolic n
   if (a.op === 'add') {
-    for (const [p, r] of [[a.args[0]!, a.args[1]!], [a.args[1]!, a.args[0]!]] as const)
+    for (const [p, r] of [
+      [a.args[0]!, a.args[1]!],
+      [a.args[1]!, a.args[0]!],
+    ] as const)
       if (p.op === 'mul' && (p.args[1] === b || p.args[0] === b) && below(r, b))
         return p.args[1] === b ? p.args[0]! : p.args[1]!;
   }
@@ -374,7 +430,10 @@ function simplifyMod(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
   if (!fitsThroughout(a)) return e;
   if (a.op === 'mul' && (a.args[0] === b || a.args[1] === b)) return constant(e, 0);
   if (a.op === 'add') {
-    for (const [p, r] of [[a.args[0]!, a.args[1]!], [a.args[1]!, a.args[0]!]] as const)
+    for (const [p, r] of [
+      [a.args[0]!, a.args[1]!],
+      [a.args[1]!, a.args[0]!],
+    ] as const)
       if (p.op === 'mul' && (p.args[1] === b || p.args[0] === b) && below(r, b)) return r;
   }
   if (y === undefined || y <= 0) return e;
@@ -392,8 +451,13 @@ function below(a: Expr, b: Expr): boolean {
   const [lo, hi] = boundsOf(a);
   if (lo < 0) return false;
   if (hi < boundsOf(b)[0]) return true;
-  if (a.op === 'var') return (a.arg as Var).to === b;
-  return a.op === 'floormod' && a.args[1] === b;
+  if (a.op === 'floormod') return a.args[1] === b;
+  // A variable that ends at `to`, moved by a constant: below b when to + offset ≤ b.
+  const [v, offset] = a.op === 'add' ? [a.args[0]!, valueOf(a.args[1])] : [a, 0];
+  const to = v.op === 'var' ? (v.arg as Var).to : undefined;
+  if (!to || offset === undefined || to.dtype !== b.dtype) return false;
+  const slack = valueOf(int('sub', b, int('add', b, to, constant(b, offset)), b));
+  return slack !== undefined && slack <= 0;
 }
 
 function simplifyMinMax(e: Expr, a: Expr, b: Expr): Expr {

@@ -36,7 +36,6 @@ import {
   substitute,
   sumLanes,
   tanh,
-  variable,
   zero,
 } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
@@ -176,13 +175,9 @@ class AttentionKernel {
     const n = padded(keys);
     block.for('p', 0, ceildiv(n, columns), (p, body) =>
       columnGroup(body, mul(p, columns), n, columns, (group, column, wide) =>
-        rowTiles(group, literal(0), at.count, tileRows, (tile, row, rows) => {
-          const k = variable('k', 'i32', 1, { from: 0, to: width });
-          const left = addressesAlong(
-            tile,
-            k,
-            Array.from({ length: rows }, (_, i) => operandAt(this.cx, 0, [at.b, at.h, add(at.first, add(row, i)), k])),
-          );
+        rowTiles(group, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q, rows) => {
+          const left = addressesAlong(tile, width, rows, (i, k) => operandAt(this.cx, 0, [at.b, at.h, add(q, i), k]));
+          const slot = tile.let('slot', mul(sub(q, at.first), this.stride));
           const panel = add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL)));
           const acc = accumulate(tile, {
             rows,
@@ -193,11 +188,11 @@ class AttentionKernel {
             panel,
             tile: this.cx.target.attention,
           });
-          acc.forEach((vectors, i) =>
-            vectors.forEach((v, j) =>
-              tile.store(this.scores, add(mul(add(row, i), this.stride), add(column, j * 4)), v),
-            ),
-          );
+          acc.forEach((vectors, i) => {
+            vectors.forEach((v, j) => {
+              tile.store(this.scores, add(add(slot, i * this.stride), add(column, j * 4)), v);
+            });
+          });
         }),
       ),
     );
@@ -309,8 +304,9 @@ class AttentionKernel {
     const { rows: tileRows, columns } = this.cx.target.attention;
     block.for('p', 0, ceildiv(valueWidth, columns), (p, body) =>
       columnGroup(body, mul(p, columns), valueWidth, columns, (group, column, wide, valid) =>
-        rowTiles(group, literal(0), at.count, tileRows, (tile, row, rows) => {
-          const start = tile.let('weights', mul(row, this.stride));
+        rowTiles(group, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q, rows) => {
+          const slot = tile.let('slot', sub(q, at.first));
+          const start = tile.let('weights', mul(slot, this.stride));
           const left = Array.from(
             { length: rows },
             (_, i) => (k: Expr) => load(this.scores, add(add(start, i * this.stride), k)),
@@ -326,8 +322,8 @@ class AttentionKernel {
             tile: this.cx.target.attention,
           });
           acc.forEach((vectors, i) => {
-            const inverse = tile.let('inverse', load(this.inverse, add(row, i)));
-            const coordinates = [at.b, at.h, add(at.first, add(row, i))];
+            const inverse = tile.let('inverse', load(this.inverse, add(slot, i)));
+            const coordinates = [at.b, at.h, add(q, i)];
             vectors.forEach((v, j) => {
               if (j * 4 < valid)
                 storeLanes(

@@ -72,7 +72,10 @@ export function storeLanes(
   valid: number,
   output?: Value,
 ): void {
-  if (valid === value.lanes) return storeResult(cx, block, at, value, output);
+  if (valid === value.lanes) {
+    storeResult(cx, block, at, value, output);
+    return;
+  }
   const axis = at.length - 1;
   for (let j = 0; j < valid; j++)
     storeResult(

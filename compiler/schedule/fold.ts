@@ -6,8 +6,7 @@ import { add, cast, extract, floordiv, literal, mul, sub } from '../../ir/scalar
 import { fillsLanes, packLanes } from '../access.ts';
 
 /** The type in which elements of `dtype` are summed and normalised: half floats are widened. */
-export const wide = (dtype: Scalar): Scalar =>
-  isFloat(dtype) && dtype !== 'f32' && dtype !== 'f64' ? 'f32' : dtype;
+export const wide = (dtype: Scalar): Scalar => (isFloat(dtype) && dtype !== 'f32' && dtype !== 'f64' ? 'f32' : dtype);
 
 export interface FoldSpec {
   /** Identity of `step`; every accumulator starts there. */

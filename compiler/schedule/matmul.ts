@@ -4,12 +4,12 @@
  *
  * M rows, N columns, K inner.
  */
-import type { Buffer, Expr } from '../../ir/expr.ts';
+import { type Buffer, type Expr, exprNodes } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
-import { add, ceildiv, floordiv, literal, load, min, mul, sub, substitute, variable, zero } from '../../ir/scalar.ts';
+import { add, ceildiv, floordiv, literal, load, min, mul, sub, variable, zero } from '../../ir/scalar.ts';
 import { asExpr, elements, type Shape, staticShape } from '../../ir/type.ts';
-import { broadcastAt, fillsLanes, flatten } from '../access.ts';
+import { broadcastAt, fillsLanes, flatten, unflatten } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
 import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
@@ -98,7 +98,7 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
       const base = mul(flatten(p.batch, batch), panelElements(p));
       for (let c = 0; c < PANEL_COLUMNS; c += columns)
         columnGroup(body, add(mul(unit, PANEL_COLUMNS), c), p.n, columns, (group, column, width, valid) =>
-          rowTiles(group, firstRow, count, tileRows, (tile, row, rows) => {
+          rowTiles(group, { first: firstRow, count, total: p.m }, tileRows, (tile, row, rows) => {
             const acc = accumulate(tile, {
               rows,
               columns: width,
@@ -109,7 +109,7 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
               panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
             });
             acc.forEach((vectors, i) => {
-              const at = [...batch, ...resultRow(tile, p, add(row, i))];
+              const at = [...batch, ...rowAt(p, add(row, i))];
               vectors.forEach((v, j) => {
                 if (j * 4 < valid) storeLanes(cx, tile, [...at, add(column, j * 4)], v, Math.min(4, valid - j * 4));
               });
@@ -125,8 +125,8 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
 
 const macsOf = (p: Product): Expr => mul(mul(elements(p.batch), p.m), mul(p.n, p.k));
 
-const resultRow = (block: Block, p: Product, row: Expr): readonly Expr[] =>
-  p.rows.length === 1 ? [row] : nameCoordinates(block, p.rows, row);
+/** Row coordinates of a flat row; left as arithmetic, so that contiguous rows collapse into one address. */
+const rowAt = (p: Product, row: Expr): readonly Expr[] => (p.rows.length === 1 ? [row] : unflatten(p.rows, row));
 
 /** Elements of the left operand's rows as functions of k; the address at k = 0 is named outside the k loop. */
 function leftRows(
@@ -137,26 +137,36 @@ function leftRows(
   row: Expr,
   rows: number,
 ): ((k: Expr) => Expr)[] {
-  const k = variable('k', 'i32', 1, { from: 0, to: p.k });
-  const loads = Array.from({ length: rows }, (_, i) => {
-    const e = leftAt(cx, p, [...batch, ...resultRow(block, p, add(row, i))], k);
-    if (e.op !== 'load') throw new Error(`matmul ${cx.region.name}: the left operand is not in memory`);
-    return e;
-  });
-  return addressesAlong(block, k, loads);
+  return addressesAlong(block, p.k, rows, (i, k) => leftAt(cx, p, [...batch, ...rowAt(p, add(row, i))], k));
 }
 
-/** Loads as functions of `k`, their addresses linear in it; neighbours a constant apart share one named origin. */
-export function addressesAlong(block: Block, k: Expr, loads: readonly Expr[]): ((k: Expr) => Expr)[] {
-  const at = (e: Expr, value: Expr): Expr => substitute(e.args[0]!, (x) => (x === k ? value : undefined));
-  const first = at(loads[0]!, literal(0));
+/**
+ * `count` loads as functions of k in [0, size), their addresses linear in it; those a constant apart share one named
+ * origin outside the k loop.
+ */
+export function addressesAlong(
+  block: Block,
+  size: Expr,
+  count: number,
+  element: (i: number, k: Expr) => Expr,
+): ((k: Expr) => Expr)[] {
+  // The step from k to k + 1 is asked for k up to size − 2, where both ends exist.
+  const k = variable('k', 'i32', 1, { from: 0, to: size === literal(1) ? 1 : sub(size, 1) });
+  const address = (i: number, at: Expr): Expr => {
+    const e = element(i, at);
+    if (e.op !== 'load') throw new Error('the left operand of a product is not in memory');
+    return e.args[0]!;
+  };
+  const from = element(0, literal(0)).arg as Buffer;
+  const first = address(0, literal(0));
   const named = block.let('left', first);
-  return loads.map((e, i) => {
-    const start = at(e, literal(0));
-    const step = sub(at(e, add(k, 1)), e.args[0]!);
+  return Array.from({ length: count }, (_, i) => {
+    const start = address(i, literal(0));
+    const step = size === literal(1) ? literal(0) : sub(address(i, add(k, 1)), address(i, k));
+    if (exprNodes(step).includes(k)) throw new Error('the address of a left operand is not linear in k');
     const distance = sub(start, first);
     const origin = i === 0 ? named : distance.op === 'const' ? add(named, distance) : block.let(`left${i}`, start);
-    return (kk) => load(e.arg as Buffer, add(origin, mul(kk, step)));
+    return (kk: Expr) => load(from, add(origin, mul(kk, step)));
   });
 }
 

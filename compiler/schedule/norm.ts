@@ -31,8 +31,7 @@ export function scheduleNorm(cx: ScheduleContext): readonly Stage[] {
     rows,
     (row, body) => {
       const at = nameCoordinates(body, outer, row);
-      const operand = (n: number, i: Expr): Expr =>
-        cast(operandAt(cx, n, n === 0 ? [...at, i] : [i]), work);
+      const operand = (n: number, i: Expr): Expr => cast(operandAt(cx, n, n === 0 ? [...at, i] : [i]), work);
       const x = (i: Expr): Expr => operand(0, i);
       const count = countAs(width, work);
       const mean = centred ? body.let('mean', div(sumOf(body, work, width, x), count)) : undefined;

@@ -113,7 +113,13 @@ class Reduction {
     const at = (v: number): Expr => add(column, v * lanes);
     this.nest(block, this.folded, (along, inner) =>
       acc.forEach((a, v) =>
-        inner.set(a, step(a, neighbours([at(v)], lanes, ([c]) => this.element([...outer, c!], along)))),
+        inner.set(
+          a,
+          step(
+            a,
+            neighbours([at(v)], lanes, ([c]) => this.element([...outer, c!], along)),
+          ),
+        ),
       ),
     );
     acc.forEach((a, v) => this.store(block, [...outer, at(v)], a));

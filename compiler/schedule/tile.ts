@@ -5,7 +5,22 @@
  */
 import type { Buffer, Expr } from '../../ir/expr.ts';
 import { Block } from '../../ir/kernel.ts';
-import { add, ceildiv, floordiv, floormod, fma, ge, literal, load, lt, mul, splat, zero } from '../../ir/scalar.ts';
+import {
+  add,
+  ceildiv,
+  floordiv,
+  floormod,
+  fma,
+  ge,
+  literal,
+  load,
+  lt,
+  mul,
+  splat,
+  sub,
+  variable,
+  zero,
+} from '../../ir/scalar.ts';
 import { elements, type Shape } from '../../ir/type.ts';
 import { fillsLanes, packLanes } from '../access.ts';
 import type { Stage } from '../region.ts';
@@ -16,14 +31,22 @@ import { nameCoordinates } from './element.ts';
 /** Columns of one packed panel. */
 export const PANEL = 8;
 
-/** Full tiles of `tileRows` rows from `first`, then the remaining rows in tiles of …, 4, 2, 1. */
+/**
+ * Full tiles of `tileRows` rows from `first`, then the remaining rows in tiles of …, 4, 2, 1.
+ * @param total rows that exist: lets arithmetic on a tile's row numbers simplify
+ */
 export function rowTiles(
   block: Block,
-  first: Expr,
-  count: Expr,
+  range: { readonly first: Expr; readonly count: Expr; readonly total: Expr },
   tileRows: number,
-  write: (block: Block, row: Expr, rows: number) => void,
+  writeTile: (block: Block, row: Expr, rows: number) => void,
 ): void {
+  const { first, count, total } = range;
+  const write = (body: Block, start: Expr, rows: number): void => {
+    const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
+    body.stmts.push({ kind: 'let', v: row, value: start });
+    writeTile(body, row, rows);
+  };
   const tiles = floordiv(count, tileRows);
   block.for('t', 0, tiles, (t, body) => write(body, add(first, mul(t, tileRows)), tileRows));
   if (tileRows === 1) return;
