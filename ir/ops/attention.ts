@@ -123,7 +123,8 @@ function operandRoles(
 ): AxisRole[] {
   const reads = exprs.flatMap((e) => (e ? exprNodes(e).filter((node) => node.op === 'operand' && node.arg === n) : []));
   return type.shape.map((_, axis) => {
-    const role = lockstep.indexOf(reads[0]?.args[axis]);
+    const index = reads[0]?.args[axis];
+    const role = index ? lockstep.indexOf(index) : -1;
     return role >= 0 && reads.every((e) => e.args[axis] === lockstep[role]) ? role : 'mix';
   });
 }
@@ -189,22 +190,47 @@ function eachRow(
   const [batch, heads, queries, width] = q.shape as [number, number, number, number];
   const [, keyHeads, keys] = k.shape as [number, number, number];
   const scale = attrs.scale ?? 1 / Math.sqrt(width);
-  const [mask, bias] = [attrs.mask, attrs.bias].map((e) => e && reader(e, inputs, cx));
+  const [mask, bias] = [attrs.mask, attrs.bias].map((e) => e && rowReader(e, keys, inputs, cx));
   eachIndex([batch, heads, queries], (at, row) => {
     const [b, h, i] = at as [number, number, number];
     const g = Math.floor(h / (heads / keyHeads));
     const scores = new Float64Array(keys);
+    const added = bias?.([b, h, i]);
     for (let j = 0; j < keys; j++) {
       let dot = 0;
       for (let d = 0; d < width; d++)
         dot += q.data[row * width + d]! * k.data[((b * keyHeads + g) * keys + j) * width + d]!;
       let score = dot * scale;
       if (attrs.softcap > 0) score = attrs.softcap * Math.tanh(score / attrs.softcap);
-      scores[j] = score + (bias?.([b, h, i, j]) ?? 0);
+      scores[j] = score + (added?.[j] ?? 0);
     }
-    const allowed = mask && Array.from({ length: keys }, (_, j) => mask([b, h, i, j]) !== 0);
+    const allowed = mask && Array.from(mask([b, h, i]), (v) => v !== 0);
     visit(weigh({ scores, allowed }, attrs.emptyRow), row, { b, g });
   });
+}
+
+/**
+ * The values of an expression at all keys of (b, h, q). Most masks do not mention every coordinate, and a row is
+ * evaluated once for all those it does not tell apart; rows that depend on all three are not kept.
+ */
+function rowReader(
+  e: Expr,
+  keys: number,
+  inputs: readonly Nd[],
+  cx: EvalContext,
+): (at: readonly number[]) => Float64Array {
+  const read = reader(e, inputs, cx);
+  const nodes = exprNodes(e);
+  const used = [0, 1, 2].filter((i) => nodes.includes(COORDS[i]!));
+  const rows = new Map<string, Float64Array>();
+  return (at) => {
+    const key = used.map((i) => at[i]).join();
+    const known = rows.get(key);
+    if (known) return known;
+    const row = Float64Array.from({ length: keys }, (_, j) => read([...at, j]));
+    if (used.length < 3) rows.set(key, row);
+    return row;
+  };
 }
 
 /** The value of an expression over coordinates at given coordinates. */

@@ -1,6 +1,7 @@
 /** Matrix products. `einsum` is in its own file. */
 import { opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
+import { isInt } from '../dtype.ts';
 import { typeOf, type Value } from '../graph.ts';
 import { eachIndex, nd, rowMajor } from '../nd.ts';
 import { type AxisRole, defineOp } from '../op.ts';
@@ -81,15 +82,22 @@ export const matmul = defineOp({
       const strides = rowMajor(x!.shape);
       return own.reduce((sum, d, i) => sum + (d === 1 ? 0 : at[i + lead.length - own.length]! * strides[i]!), 0);
     };
+    const [x, y] = [a!.data, b!.data];
+    const dot = (a0: number, b0: number): number => {
+      let sum = 0;
+      for (let i = 0; i < k; i++) sum += x[a0 + i * ak]! * y[b0 + i * bk]!;
+      return sum;
+    };
+    const intDot = (a0: number, b0: number): number => {
+      let sum = 0;
+      for (let i = 0; i < k; i++) sum = addAs(dtype, sum, mulAs(dtype, x[a0 + i * ak]!, y[b0 + i * bk]!));
+      return sum;
+    };
+    const element = isInt(dtype) ? intDot : dot;
     eachIndex(lead, (at, batch) => {
       const [a0, b0] = [start(a, at), start(b, at)];
       for (let i = 0; i < m; i++)
-        for (let j = 0; j < n; j++) {
-          let sum = 0;
-          for (let x = 0; x < k; x++)
-            sum = addAs(dtype, sum, mulAs(dtype, a!.data[a0 + i * am + x * ak]!, b!.data[b0 + x * bk + j * bn]!));
-          out.data[(batch * m + i) * n + j] = sum;
-        }
+        for (let j = 0; j < n; j++) out.data[(batch * m + i) * n + j] = element(a0 + i * am, b0 + j * bn);
     });
     return out;
   },
