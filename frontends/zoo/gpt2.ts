@@ -91,7 +91,7 @@ export function gpt2(options: Gpt2Options): ModelGraph {
   const decode = entry(decodeInputs, (given) => {
     const cache = (name: string) => given[name] as Tensor<'f32'>;
     const caches = numbers.map((n) => ({ key: cache(`past.${n}.key`), value: cache(`past.${n}.value`) }));
-    return decoder(given['input_ids'] as Tensor<'i64'>, { start: past, stop: expr.add(past, 1) }, {}, caches);
+    return decoder(given.input_ids as Tensor<'i64'>, { start: past, stop: expr.add(past, 1) }, {}, caches);
   });
   return program(name, { prefill, decode }, { doc: 'GPT-2 language model', config });
 

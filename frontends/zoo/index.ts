@@ -42,6 +42,18 @@ const MODELS = {
   'mae-h14': (o) => mae({ name: 'mae-h14', ...image(14), ...huge, decoder, ...loss(o) }),
   'bert-base': () => bert({ name: 'bert-base', ...base, vocabulary: 30522 }),
   'bert-large': () => bert({ name: 'bert-large', ...large, vocabulary: 30522 }),
+  /** Sentence encoder: BERT of six narrow layers without heads. */
+  'minilm-l6': () =>
+    bert({
+      name: 'minilm-l6',
+      layers: 6,
+      width: 384,
+      heads: 12,
+      mlp: 1536,
+      vocabulary: 30522,
+      maskedLm: false,
+      nextSentence: false,
+    }),
   gpt2: () => gpt2({ name: 'gpt2', ...base, vocabulary: 50257 }),
 } as const satisfies Record<string, (options: ZooOptions) => ModelGraph>;
 

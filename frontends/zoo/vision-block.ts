@@ -5,7 +5,6 @@ import {
   attention,
   attentionWeights,
   type Init,
-  init,
   mergeHeads,
   named,
   nn,

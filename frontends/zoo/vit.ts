@@ -29,6 +29,8 @@ export interface VitOptions extends StackConfig, PatchConfig {
   readonly qkvBias?: boolean;
   /** Also give the attention map of the class token in the last layer. */
   readonly attentionMap?: boolean;
+  /** Class names by index. */
+  readonly labels?: readonly string[] | undefined;
   readonly name?: string;
 }
 
@@ -44,8 +46,21 @@ export interface VitOptions extends StackConfig, PatchConfig {
  */
 export function vit(options: VitOptions): ModelGraph {
   const { eps = 1e-6, activation = 'gelu', qkvBias = true, attentionMap = false, name = 'vit' } = options;
-  const { imageSize, patchSize, channels, layers, width, heads, mlp, classes } = options;
-  const config = { imageSize, patchSize, channels, layers, width, heads, mlp, classes, eps, activation, qkvBias };
+  const { imageSize, patchSize, channels, layers, width, heads, mlp, classes, labels } = options;
+  const config = {
+    imageSize,
+    patchSize,
+    channels,
+    layers,
+    width,
+    heads,
+    mlp,
+    classes,
+    eps,
+    activation,
+    qkvBias,
+    labels,
+  };
   const matrix = () => init.normal(0.02);
   const batch = dim('batch', { max: 64, default: 1 });
   const pixels = input(f32, [batch, channels, imageSize, imageSize], 'normalised image, channels first');
