@@ -1,6 +1,6 @@
 /** Values of scalar expressions: the reference meaning of masks, of pointwise lowerings, and of kernel bodies. */
-import { isFloat, isInt, roundHalfEven, roundTo, sizeOf, type Float, type Scalar } from './dtype.ts';
-import { exprNodes, type Expr } from './expr.ts';
+import { type Float, isFloat, isInt, roundHalfEven, roundTo, type Scalar, sizeOf } from './dtype.ts';
+import { type Expr, exprNodes } from './expr.ts';
 import { foldScalar } from './simplify.ts';
 import { erf } from './special.ts';
 
@@ -19,8 +19,19 @@ export interface ExprEnv {
 
 /** Functions that only this file knows how to compute; constant folding leaves them alone. */
 const MATH: Partial<Record<Expr['op'], (x: number) => number>> = {
-  exp: Math.exp, log: Math.log, tanh: Math.tanh, erf, sin: Math.sin, cos: Math.cos,
-  floor: Math.floor, ceil: Math.ceil, trunc: Math.trunc, round: roundHalfEven, sqrt: Math.sqrt, neg: (x) => -x, abs: Math.abs,
+  exp: Math.exp,
+  log: Math.log,
+  tanh: Math.tanh,
+  erf,
+  sin: Math.sin,
+  cos: Math.cos,
+  floor: Math.floor,
+  ceil: Math.ceil,
+  trunc: Math.trunc,
+  round: roundHalfEven,
+  sqrt: Math.sqrt,
+  neg: (x) => -x,
+  abs: Math.abs,
 };
 const FLOAT: Partial<Record<Expr['op'], (a: number, b: number, c: number) => number>> = {
   add: (a, b) => a + b,
@@ -36,28 +47,59 @@ const view = new DataView(new ArrayBuffer(8));
 /** The bits of `x` in `from`, read as `to`, which has the same width. */
 export function reinterpret(x: number, from: Scalar, to: Scalar): number {
   switch (from) {
-    case 'f64': view.setFloat64(0, x); break;
-    case 'f32': view.setFloat32(0, x); break;
-    case 'i64': case 'u64': view.setBigInt64(0, BigInt.asIntN(64, BigInt(x))); break;
-    case 'i32': case 'u32': view.setInt32(0, x | 0); break;
-    case 'f16': view.setUint16(0, halfBits(x)); break;
-    case 'bf16': view.setFloat32(0, x); break;
-    case 'i16': case 'u16': view.setInt16(0, x); break;
-    default: view.setInt8(0, x);
+    case 'f64':
+      view.setFloat64(0, x);
+      break;
+    case 'f32':
+      view.setFloat32(0, x);
+      break;
+    case 'i64':
+    case 'u64':
+      view.setBigInt64(0, BigInt.asIntN(64, BigInt(x)));
+      break;
+    case 'i32':
+    case 'u32':
+      view.setInt32(0, x | 0);
+      break;
+    case 'f16':
+      view.setUint16(0, halfBits(x));
+      break;
+    case 'bf16':
+      view.setFloat32(0, x);
+      break;
+    case 'i16':
+    case 'u16':
+      view.setInt16(0, x);
+      break;
+    default:
+      view.setInt8(0, x);
   }
   switch (to) {
-    case 'f64': return view.getFloat64(0);
-    case 'f32': return view.getFloat32(0);
-    case 'i64': return Number(view.getBigInt64(0));
-    case 'u64': return Number(view.getBigUint64(0));
-    case 'i32': return view.getInt32(0);
-    case 'u32': return view.getUint32(0);
-    case 'f16': return fromHalfBits(view.getUint16(0));
-    case 'bf16': view.setUint16(2, 0); return view.getFloat32(0);
-    case 'i16': return view.getInt16(0);
-    case 'u16': return view.getUint16(0);
-    case 'i8': return view.getInt8(0);
-    default: return view.getUint8(0);
+    case 'f64':
+      return view.getFloat64(0);
+    case 'f32':
+      return view.getFloat32(0);
+    case 'i64':
+      return Number(view.getBigInt64(0));
+    case 'u64':
+      return Number(view.getBigUint64(0));
+    case 'i32':
+      return view.getInt32(0);
+    case 'u32':
+      return view.getUint32(0);
+    case 'f16':
+      return fromHalfBits(view.getUint16(0));
+    case 'bf16':
+      view.setUint16(2, 0);
+      return view.getFloat32(0);
+    case 'i16':
+      return view.getInt16(0);
+    case 'u16':
+      return view.getUint16(0);
+    case 'i8':
+      return view.getInt8(0);
+    default:
+      return view.getUint8(0);
   }
 }
 
@@ -130,28 +172,58 @@ export function evaluateLanes(root: Expr, env: ExprEnv, precision: Precision = '
   return values.at(-1)!;
 }
 
-function lanesOf(e: Expr, operands: readonly (readonly number[])[], env: ExprEnv, precision: Precision): readonly number[] {
+function lanesOf(
+  e: Expr,
+  operands: readonly (readonly number[])[],
+  env: ExprEnv,
+  precision: Precision,
+): readonly number[] {
   const each = (f: (lane: number) => number): number[] => {
     const lanes = new Array<number>(e.lanes);
     for (let lane = 0; lane < e.lanes; lane++) lanes[lane] = f(lane);
     return lanes;
   };
   switch (e.op) {
-    case 'const': return each(() => e.arg as number);
-    case 'sym': case 'var': case 'operand':
-      return each((lane) => env.value(e, operands.map((o) => o[0]!), lane));
-    case 'load': return each((lane) => env.value(e, [operands[0]![0]! + lane], lane));
-    case 'splat': return each(() => operands[0]![0]!);
-    case 'extract': return [operands[0]![e.arg as number]!];
-    case 'vec': return operands.map((o) => o[0]!);
+    case 'const':
+      return each(() => e.arg as number);
+    case 'sym':
+    case 'var':
+    case 'operand':
+      return each((lane) =>
+        env.value(
+          e,
+          operands.map((o) => o[0]!),
+          lane,
+        ),
+      );
+    case 'load':
+      return each((lane) => env.value(e, [operands[0]![0]! + lane], lane));
+    case 'splat':
+      return each(() => operands[0]![0]!);
+    case 'extract':
+      return [operands[0]![e.arg as number]!];
+    case 'vec':
+      return operands.map((o) => o[0]!);
     case 'shuffle': {
       const both = [...operands[0]!, ...operands[1]!];
       return (e.arg as string).split(',').map((lane) => both[Number(lane)]!);
     }
     case 'intrinsic':
       if (!env.intrinsic) throw new RangeError(`intrinsic ${String(e.arg)} has no meaning here`);
-      return each((lane) => env.intrinsic!(e, operands.map((o) => o[lane] ?? o[0]!)));
-    default: return each((lane) => apply(e, operands.map((o) => o[lane] ?? o[0]!), precision));
+      return each((lane) =>
+        env.intrinsic!(
+          e,
+          operands.map((o) => o[lane] ?? o[0]!),
+        ),
+      );
+    default:
+      return each((lane) =>
+        apply(
+          e,
+          operands.map((o) => o[lane] ?? o[0]!),
+          precision,
+        ),
+      );
   }
 }
 

@@ -2,12 +2,12 @@
 import { fail } from './diagnostic.ts';
 import { isFloat, roundTo } from './dtype.ts';
 import type { Expr, Sym } from './expr.ts';
-import { graphValues, type Graph, type Value } from './graph.ts';
+import { type Graph, graphValues, type Value } from './graph.ts';
 import type { Nd } from './nd.ts';
 import type { EvalContext } from './op.ts';
 import { printDim, printType } from './print.ts';
 import { symbolsOf } from './scalar.ts';
-import { sizeAt, type Dim, type TensorType, type ValueType } from './type.ts';
+import { type Dim, sizeAt, type TensorType, type ValueType } from './type.ts';
 
 /** Sizes of symbols, by the symbol's expression. */
 export type Binding = ReadonlyMap<Expr, number>;
@@ -36,7 +36,9 @@ export function evaluate(graph: Graph, options: EvaluateOptions): Record<string,
   const given = graph.inputs.map((value) => {
     const name = String(value.attrs['name']);
     const x = Object.hasOwn(options.inputs, name) ? options.inputs[name] : undefined;
-    return x ?? fail('name', `${graph.name}: input "${name}" is missing`, { notes: [`it is ${printType(value.type)}`] });
+    return (
+      x ?? fail('name', `${graph.name}: input "${name}" is missing`, { notes: [`it is ${printType(value.type)}`] })
+    );
   });
   const names = graph.inputs.map((value) => String(value.attrs['name']));
   for (const name of Object.keys(options.inputs))
@@ -60,7 +62,10 @@ export function bindSymbols(graph: Graph, given: readonly Nd[], named: Readonly<
     if (known !== undefined && known !== size)
       fail('shape', `${graph.name}: ${name} is ${known} for ${found.get(symbol)} and ${size} for ${where}`);
     if (size < min || size > max || size % multipleOf !== 0)
-      fail('range', `${graph.name}: ${where} has size ${size}, outside ${name} in ${min}..${max}${multipleOf > 1 ? ` step ${multipleOf}` : ''}`);
+      fail(
+        'range',
+        `${graph.name}: ${where} has size ${size}, outside ${name} in ${min}..${max}${multipleOf > 1 ? ` step ${multipleOf}` : ''}`,
+      );
     binding.set(symbol, size);
     found.set(symbol, where);
   };
@@ -86,7 +91,9 @@ export function bindSymbols(graph: Graph, given: readonly Nd[], named: Readonly<
     if (expected === actual) continue;
     const sizes = [...binding].map(([symbol, n]) => `${(symbol.arg as Sym).name} = ${n}`).join(', ');
     fail('shape', `${graph.name}: ${where} has size ${actual}, not ${printDim(size)}`, {
-      ...(typeof size === 'number' ? {} : { notes: [`${printDim(size)} is ${expected}${sizes ? ` where ${sizes}` : ''}`] }),
+      ...(typeof size === 'number'
+        ? {}
+        : { notes: [`${printDim(size)} is ${expected}${sizes ? ` where ${sizes}` : ''}`] }),
     });
   }
   return binding;
@@ -104,11 +111,16 @@ function runGraph(graph: Graph, given: readonly Nd[], outer: Binding, options: E
   const concrete = (type: ValueType): EvalContext['types'] =>
     (type.kind === 'tuple' ? type.items : [type]).map(({ dtype, shape }) => ({ dtype, shape: shape.map(size) }));
   const run = (body: Graph, inputs: readonly Nd[]): readonly Nd[] =>
-    runGraph(body, inputs, new Map([...outer, ...bindSymbols(body, inputs, Object.fromEntries(namesOf(outer)))]), options);
+    runGraph(
+      body,
+      inputs,
+      new Map([...outer, ...bindSymbols(body, inputs, Object.fromEntries(namesOf(outer)))]),
+      options,
+    );
 
   const order = graphValues(graph);
   const lastReader = new Map<Value, number>();
-  order.forEach((value, at) => value.inputs.forEach((operand) => lastReader.set(operand, at)));
+  for (const [at, value] of order.entries()) for (const operand of value.inputs) lastReader.set(operand, at);
   for (const output of graph.outputs.values()) lastReader.set(output, Infinity);
 
   const results = new Map<Value, Nd | readonly Nd[]>();
@@ -129,7 +141,8 @@ function runGraph(graph: Graph, given: readonly Nd[], outer: Binding, options: E
         if (n < 0) fail('internal', `${graph.name}: input "${String(attrs['name'])}" is not among the graph's inputs`);
         return given[n]!;
       }
-      case 'param': return parameter(value, types[0]!.shape);
+      case 'param':
+        return parameter(value, types[0]!.shape);
       case 'get': {
         const tuple = results.get(value.inputs[0]!) as readonly Nd[];
         return tuple[attrs['index'] as number]!;
@@ -138,8 +151,9 @@ function runGraph(graph: Graph, given: readonly Nd[], outer: Binding, options: E
     const operands = value.inputs.map((operand) => one(results.get(operand)!));
     const result = op.eval(operands, attrs, { types, run, size });
     const all = isList(result) ? result : [result];
-    all.forEach((x, i) => check(value, x, types[i]));
-    if (all.length !== types.length) fail('internal', `${op.name}: ${all.length} results where its type has ${types.length}`);
+    for (const [i, x] of all.entries()) check(value, x, types[i]);
+    if (all.length !== types.length)
+      fail('internal', `${op.name}: ${all.length} results where its type has ${types.length}`);
     const rounded = precision === 'f32' ? all.map(roundNd) : all;
     return value.type.kind === 'tuple' ? rounded : rounded[0]!;
   }
@@ -149,7 +163,10 @@ function runGraph(graph: Graph, given: readonly Nd[], outer: Binding, options: E
     const type = value.type as TensorType;
     const x = options.params?.(name, type) ?? fail('weights', `${graph.name}: no value for parameter "${name}"`);
     if (x.dtype !== type.dtype || x.shape.length !== shape.length || x.shape.some((n, i) => n !== shape[i]))
-      fail('weights', `${graph.name}: parameter "${name}" is ${x.dtype}[${x.shape.join(', ')}], not ${printType(type)}`);
+      fail(
+        'weights',
+        `${graph.name}: parameter "${name}" is ${x.dtype}[${x.shape.join(', ')}], not ${printType(type)}`,
+      );
     return x;
   }
 }
@@ -172,8 +189,15 @@ const roundNd = (x: Nd): Nd =>
 function check(value: Value, x: Nd, type: EvalContext['types'][number] | undefined): void {
   const count = x.shape.reduce((n, d) => n * d, 1);
   const agrees =
-    type && x.dtype === type.dtype && x.shape.length === type.shape.length && x.shape.every((n, i) => n === type.shape[i]);
+    type &&
+    x.dtype === type.dtype &&
+    x.shape.length === type.shape.length &&
+    x.shape.every((n, i) => n === type.shape[i]);
   if (!agrees || x.data.length !== count)
-    fail('internal', `${value.op.name}: evaluated to ${x.dtype}[${x.shape.join(', ')}] with ${x.data.length} elements, not ${
-      type ? `${type.dtype}[${type.shape.join(', ')}]` : 'nothing'}`);
+    fail(
+      'internal',
+      `${value.op.name}: evaluated to ${x.dtype}[${x.shape.join(', ')}] with ${x.data.length} elements, not ${
+        type ? `${type.dtype}[${type.shape.join(', ')}]` : 'nothing'
+      }`,
+    );
 }

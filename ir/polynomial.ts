@@ -31,11 +31,16 @@ function polynomialOf(size: Dim): Polynomial {
   if (typeof size === 'number') return constantTerm(size);
   const [a, b] = size.args;
   switch (size.op) {
-    case 'const': return constantTerm(size.arg as number);
-    case 'add': return combine(polynomialOf(a!), polynomialOf(b!), 1);
-    case 'sub': return combine(polynomialOf(a!), polynomialOf(b!), -1);
-    case 'mul': return product(polynomialOf(a!), polynomialOf(b!));
-    default: return new Map([[String(size.id), 1]]);
+    case 'const':
+      return constantTerm(size.arg as number);
+    case 'add':
+      return combine(polynomialOf(a!), polynomialOf(b!), 1);
+    case 'sub':
+      return combine(polynomialOf(a!), polynomialOf(b!), -1);
+    case 'mul':
+      return product(polynomialOf(a!), polynomialOf(b!));
+    default:
+      return new Map([[String(size.id), 1]]);
   }
 }
 

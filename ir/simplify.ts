@@ -113,7 +113,10 @@ export function boundsOf(e: Expr): Interval {
 /** Interval of the operator's result over the integers, before it wraps into its type. */
 function idealBounds(e: Expr): Interval {
   let known = unwrapped.get(e);
-  if (!known) unwrapped.set(e, (known = isFloat(e.dtype) ? ANY : computeBounds(e)));
+  if (!known) {
+    known = isFloat(e.dtype) ? ANY : computeBounds(e);
+    unwrapped.set(e, known);
+  }
   return known;
 }
 
@@ -194,12 +197,12 @@ const hull = (xs: readonly number[]): Interval => [Math.min(...xs), Math.max(...
 const constant = (e: Expr, value: number): Expr =>
   makeExpr('const', e.dtype, e.lanes, [], isInt(e.dtype) ? wrapInt(e.dtype, value) + 0 : value);
 const product = (e: Expr, a: number, b: number): Expr => constant(e, isInt(e.dtype) ? mulInt(e.dtype, a, b) : a * b);
-const valueOf = (e: Expr | undefined): number | undefined => (e?.op === 'const' ? (e.arg as number) : undefined);
+const constantOf = (e: Expr | undefined): number | undefined => (e?.op === 'const' ? (e.arg as number) : undefined);
 
 /** Simplest known form of a node whose operands are already simple. */
 export function simplify(e: Expr): Expr {
   if (e.args.length === 0) return e;
-  const values = e.args.map(valueOf);
+  const values = e.args.map(constantOf);
   if (e.op !== 'load' && e.op !== 'operand' && e.op !== 'bitcast' && values.every((v) => v !== undefined)) {
     const folded = e.op === 'splat' ? values[0] : foldScalar(e.op, e.dtype, values as number[], e.args[0]!.dtype);
     if (folded !== undefined) return constant(e, folded);
@@ -221,7 +224,7 @@ function simplifyBool(e: Expr): Expr {
   const [a, b] = e.args as [Expr, Expr | undefined];
   if (e.op === 'not') return a.op === 'not' ? a.args[0]! : e;
   if (!b) return e;
-  const [x, y] = [valueOf(a), valueOf(b)];
+  const [x, y] = [constantOf(a), constantOf(b)];
   switch (e.op) {
     case 'and':
       return x === 0 || y === 0 ? constant(e, 0) : x === 1 || a === b ? b : y === 1 ? a : e;
@@ -254,27 +257,27 @@ const int = (op: Expr['op'], like: Expr, a: Expr, b: Expr): Expr =>
  */
 function simplifyInt(e: Expr): Expr {
   const [a, b] = e.args as [Expr, Expr];
-  const [x, y] = [valueOf(a), valueOf(b)];
+  const [x, y] = [constantOf(a), constantOf(b)];
   const c = (value: number): Expr => constant(e, value);
   switch (e.op) {
     case 'add':
       if (x === 0) return b;
       if (y === 0) return a;
       if (x !== undefined) return int('add', e, b, a);
-      if (y !== undefined && a.op === 'add' && valueOf(a.args[1]) !== undefined)
-        return int('add', e, a.args[0]!, c(valueOf(a.args[1])! + y));
-      if (b.op === 'add' && valueOf(b.args[1]) !== undefined)
+      if (y !== undefined && a.op === 'add' && constantOf(a.args[1]) !== undefined)
+        return int('add', e, a.args[0]!, c(constantOf(a.args[1])! + y));
+      if (b.op === 'add' && constantOf(b.args[1]) !== undefined)
         return int('add', e, int('add', e, a, b.args[0]!), b.args[1]!);
-      if (a.op === 'add' && valueOf(a.args[1]) !== undefined && y === undefined)
+      if (a.op === 'add' && constantOf(a.args[1]) !== undefined && y === undefined)
         return int('add', e, int('add', e, a.args[0]!, b), a.args[1]!);
       return collectDivMod(e, a, b) ?? e;
     case 'sub':
       if (y === 0) return a;
       if (a === b) return c(0);
       if (y !== undefined) return int('add', e, a, c(-y));
-      if (b.op === 'add' && valueOf(b.args[1]) !== undefined)
-        return int('add', e, int('sub', e, a, b.args[0]!), c(-valueOf(b.args[1])!));
-      if (a.op === 'add' && valueOf(a.args[1]) !== undefined)
+      if (b.op === 'add' && constantOf(b.args[1]) !== undefined)
+        return int('add', e, int('sub', e, a, b.args[0]!), c(-constantOf(b.args[1])!));
+      if (a.op === 'add' && constantOf(a.args[1]) !== undefined)
         return int('add', e, int('sub', e, a.args[0]!, b), a.args[1]!);
       if (a.op === 'add' && a.args[0] === b) return a.args[1]!;
       if (a.op === 'add' && a.args[1] === b) return a.args[0]!;
@@ -286,10 +289,10 @@ function simplifyInt(e: Expr): Expr {
       if (x === 1) return b;
       if (y === 1) return a;
       if (x !== undefined) return int('mul', e, b, a);
-      if (y !== undefined && a.op === 'mul' && valueOf(a.args[1]) !== undefined)
-        return int('mul', e, a.args[0]!, product(e, valueOf(a.args[1])!, y));
-      if (y !== undefined && a.op === 'add' && valueOf(a.args[1]) !== undefined)
-        return int('add', e, int('mul', e, a.args[0]!, b), product(e, valueOf(a.args[1])!, y));
+      if (y !== undefined && a.op === 'mul' && constantOf(a.args[1]) !== undefined)
+        return int('mul', e, a.args[0]!, product(e, constantOf(a.args[1])!, y));
+      if (y !== undefined && a.op === 'add' && constantOf(a.args[1]) !== undefined)
+        return int('add', e, int('mul', e, a.args[0]!, b), product(e, constantOf(a.args[1])!, y));
       return e;
     case 'floordiv':
     case 'div':
@@ -336,7 +339,7 @@ function splitCommonFactor(a: Expr, n: number): { scaled: Expr; rest: Expr; g: n
   let offset = 0;
   const collect = (e: Expr): void => {
     if (e.op === 'const') offset += e.arg as number;
-    else if (e.op !== 'add') terms.push({ e, by: e.op === 'mul' ? Math.abs(valueOf(e.args[1]) ?? 1) : 1 });
+    else if (e.op !== 'add') terms.push({ e, by: e.op === 'mul' ? Math.abs(constantOf(e.args[1]) ?? 1) : 1 });
     else e.args.forEach(collect);
   };
   collect(a);
@@ -350,7 +353,8 @@ function splitCommonFactor(a: Expr, n: number): { scaled: Expr; rest: Expr; g: n
     if (lo < 0 || hi >= g) continue;
     const sum = (parts: readonly Expr[], more: number): Expr =>
       [...parts, constant(a, more)].reduce((x, y) => int('add', a, x, y));
-    const over = ({ e }: { readonly e: Expr }): Expr => int('mul', a, e.args[0]!, constant(a, valueOf(e.args[1])! / g));
+    const over = ({ e }: { readonly e: Expr }): Expr =>
+      int('mul', a, e.args[0]!, constant(a, constantOf(e.args[1])! / g));
     return {
       scaled: sum(large.map(over), (offset - extra) / g),
       rest: sum(
@@ -369,13 +373,13 @@ const nonNegative = (e: Expr): boolean => boundsOf(e)[0] >= 0;
 /** Splits `e` into `part·n + rest` when some summands are visibly multiples of n. */
 function splitMultiple(e: Expr, n: number): { part: Expr; rest: Expr } | undefined {
   const c = (value: number): Expr => constant(e, value);
-  const v = valueOf(e);
+  const v = constantOf(e);
   if (v !== undefined) {
     const q = Math.floor(v / n);
     return q === 0 ? undefined : { part: c(q), rest: c(v - q * n) };
   }
   if (e.op === 'mul') {
-    const k = valueOf(e.args[1]);
+    const k = constantOf(e.args[1]);
     if (k !== undefined && k % n === 0) return { part: int('mul', e, e.args[0]!, c(k / n)), rest: c(0) };
     return undefined;
   }
@@ -409,7 +413,7 @@ function simplifyDiv(e: Expr, a: Expr, b: Expr, y: number | undefined): Expr {
         return p.args[1] === b ? p.args[0]! : p.args[1]!;
   }
   if (y === undefined || y <= 0) return e;
-  const inner = a.op === 'floordiv' ? (valueOf(a.args[1]) ?? 0) : 0;
+  const inner = a.op === 'floordiv' ? (constantOf(a.args[1]) ?? 0) : 0;
   if (inner > 0 && isInt(e.dtype) && inner * y <= intRange(e.dtype)[1])
     return int('floordiv', e, a.args[0]!, constant(e, inner * y));
   const common = e.op === 'floordiv' ? splitCommonFactor(a, y) : undefined;
@@ -453,10 +457,10 @@ function below(a: Expr, b: Expr): boolean {
   if (hi < boundsOf(b)[0]) return true;
   if (a.op === 'floormod') return a.args[1] === b;
   // A variable that ends at `to`, moved by a constant: below b when to + offset ≤ b.
-  const [v, offset] = a.op === 'add' ? [a.args[0]!, valueOf(a.args[1])] : [a, 0];
+  const [v, offset] = a.op === 'add' ? [a.args[0]!, constantOf(a.args[1])] : [a, 0];
   const to = v.op === 'var' ? (v.arg as Var).to : undefined;
   if (!to || offset === undefined || to.dtype !== b.dtype) return false;
-  const slack = valueOf(int('sub', b, int('add', b, to, constant(b, offset)), b));
+  const slack = constantOf(int('sub', b, int('add', b, to, constant(b, offset)), b));
   return slack !== undefined && slack <= 0;
 }
 
@@ -471,7 +475,7 @@ function simplifyMinMax(e: Expr, a: Expr, b: Expr): Expr {
 /** Only identities that hold for every float, NaN and −0 included. */
 function simplifyFloat(e: Expr): Expr {
   const [a, b] = e.args as [Expr, Expr];
-  const [x, y] = [valueOf(a), valueOf(b)];
+  const [x, y] = [constantOf(a), constantOf(b)];
   if (e.op === 'mul' && y === 1) return a;
   if (e.op === 'mul' && x === 1) return b;
   if (e.op === 'div' && y === 1) return a;

@@ -2,22 +2,23 @@ import test from 'ava';
 import { CompileError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { evaluateExpr, evaluateLanes } from '../ir/evaluate-expr.ts';
-import { variable } from '../ir/scalar.ts';
-import * as s from '../ir/scalar.ts';
-import { graph, type Graph, type Value } from '../ir/graph.ts';
-import { nd, type Nd } from '../ir/nd.ts';
+import { type Graph, graph, type Value } from '../ir/graph.ts';
+import { type Nd, nd } from '../ir/nd.ts';
 import { makeValue } from '../ir/op.ts';
 import { add, cast, gelu, mul, neg } from '../ir/ops/elementwise.ts';
-import { concat, expand, pad, reshape, slice, splitAxis, transpose } from '../ir/ops/shape.ts';
-import { gather } from '../ir/ops/index.ts';
-import { constant, input, param, scalar } from '../ir/ops/structural.ts';
-import { erf, erfc, powC } from '../ir/special.ts';
-import { normalAt, threefry, uniformAt } from '../ir/random.ts';
 import { exampleValue } from '../ir/ops/example.ts';
+import { gather } from '../ir/ops/index.ts';
+import { concat, expand, pad, reshape, slice, splitAxis, transpose } from '../ir/ops/shape.ts';
+import { constant, input, param, scalar } from '../ir/ops/structural.ts';
+import { normalAt, threefry, uniformAt } from '../ir/random.ts';
+import * as s from '../ir/scalar.ts';
+import { variable } from '../ir/scalar.ts';
+import { erf, erfc, powC } from '../ir/special.ts';
 import type { Dim } from '../ir/type.ts';
 import { runLowering } from './support/lowering.ts';
 
-const given = (name: string, shape: readonly Dim[], dtype: Nd['dtype'] = 'f32'): Value => input([], { name, dtype, shape });
+const given = (name: string, shape: readonly Dim[], dtype: Nd['dtype'] = 'f32'): Value =>
+  input([], { name, dtype, shape });
 const main = (inputs: readonly Value[], output: Value): Graph => graph('main', inputs, [['out', output]]);
 const codeOf = (run: () => unknown): string => {
   try {
@@ -33,7 +34,14 @@ const filled = (...shape: number[]): Nd => exampleValue({ dtype: 'f32', shape },
 
 test('sizes of symbols come from the inputs, and derived sizes are checked', (t) => {
   const [x, y] = [given('x', [N, 3]), given('y', [s.add(N, 1)])];
-  const g = graph('main', [x, y], [['x2', add([x, x])], ['y', neg([y])]]);
+  const g = graph(
+    'main',
+    [x, y],
+    [
+      ['x2', add([x, x])],
+      ['y', neg([y])],
+    ],
+  );
   const out = evaluate(g, { inputs: { x: filled(4, 3), y: filled(5) } });
   t.deepEqual([out['x2']!.shape, out['y']!.shape], [[4, 3], [5]]);
   t.is(
@@ -52,7 +60,10 @@ test('inputs that do not fit are refused by name, axis and symbol', (t) => {
   t.is(run({ x: filled(4), y: filled(6) }), 'shape: main: N is 4 for input "x" axis 0 and 6 for input "y" axis 0');
   t.is(run({ x: filled(66), y: filled(66) }), 'range: main: input "x" axis 0 has size 66, outside N in 2..64 step 2');
   t.is(run({ x: filled(3), y: filled(3) }), 'range: main: input "x" axis 0 has size 3, outside N in 2..64 step 2');
-  t.is(run({ x: filled(4), y: filled(4) }, { N: 6 }), 'shape: main: N is 6 for symbol "N" as given and 4 for input "x" axis 0');
+  t.is(
+    run({ x: filled(4), y: filled(4) }, { N: 6 }),
+    'shape: main: N is 6 for symbol "N" as given and 4 for input "x" axis 0',
+  );
   t.is(run({ x: filled(4, 1), y: filled(4) }), 'rank: main: input "x" has shape [4, 1], not f32[N]');
   t.is(run({ x: nd('f64', [4]), y: filled(4) }), 'dtype: main: input "x" is f64, not f32');
 });
@@ -61,7 +72,10 @@ test('parameters come from the caller and must have their type', (t) => {
   const w = param([], { name: 'w', dtype: 'f32', shape: [2] });
   const g = main([], mul([w, w]));
   t.deepEqual([...evaluate(g, { inputs: {}, params: () => nd('f32', [2], [3, 4]) })['out']!.data], [9, 16]);
-  t.is(codeOf(() => evaluate(g, { inputs: {} })), 'weights: main: no value for parameter "w"');
+  t.is(
+    codeOf(() => evaluate(g, { inputs: {} })),
+    'weights: main: no value for parameter "w"',
+  );
   t.is(
     codeOf(() => evaluate(g, { inputs: {}, params: () => nd('f32', [3]) })),
     'weights: main: parameter "w" is f32[3], not f32[2]',
@@ -117,10 +131,33 @@ test('shape ops lower with symbolic sizes', (t) => {
     // The same op at the bound size must have the same elements as the symbolic lowering.
     const fixed = given('x', [size, 6]);
     const bind = (d: Dim): Dim => (typeof d === 'number' ? d : s.evaluateIndex(d, () => size));
-    const attrs = Object.fromEntries(Object.entries(value.attrs).map(([k, a]) => [k, Array.isArray(a) ? a.map((d) => bind(d as Dim)) : a]));
-    const again = makeValue(value.op, value.inputs.map(() => fixed), attrs);
-    t.deepEqual(runLowering(again, value.inputs.map(() => v), 'f32')![0], expected, name);
-    t.deepEqual(runLowering(value, value.inputs.map(() => v), 'f32', () => size)![0], expected, `${name}, symbolic`);
+    const attrs = Object.fromEntries(
+      Object.entries(value.attrs).map(([k, a]) => [k, Array.isArray(a) ? a.map((d) => bind(d as Dim)) : a]),
+    );
+    const again = makeValue(
+      value.op,
+      value.inputs.map(() => fixed),
+      attrs,
+    );
+    t.deepEqual(
+      runLowering(
+        again,
+        value.inputs.map(() => v),
+        'f32',
+      )![0],
+      expected,
+      name,
+    );
+    t.deepEqual(
+      runLowering(
+        value,
+        value.inputs.map(() => v),
+        'f32',
+        () => size,
+      )![0],
+      expected,
+      `${name}, symbolic`,
+    );
   }
 });
 
@@ -142,14 +179,20 @@ test('vectors evaluate lane by lane', (t) => {
 });
 
 test('the error function is good to 1e-15', (t) => {
-  // Values from mpmath at 30 digits.
+  // Values from mpmath at 20 digits, rounded to doubles.
   const table = [
-    [0.01, 0.0112834155558496171508], [0.5, 0.520499877813046538], [0.99, 0.838508069555369799819], [1.4, 0.952285119762648811],
+    [0.01, 0.011283415555849618],
+    [0.5, 0.5204998778130465],
+    [0.99, 0.8385080695553698],
+    [1.4, 0.9522851197626488],
   ] as const;
   for (const [x, y] of table) t.true(Math.abs(erf(x) / y - 1) < 1e-15 && erf(-x) === -erf(x), `erf ${x}`);
   const tails = [
-    [1, 0.157299207050285130659], [2, 0.00467773498104726583793], [5, 1.53745979442803485019e-12], [10, 2.088487583762544757e-45],
-    [26, 5.66319240885614284649e-296],
+    [1, 0.15729920705028513],
+    [2, 0.004677734981047266],
+    [5, 1.537459794428035e-12],
+    [10, 2.088487583762545e-45],
+    [26, 5.663192408856143e-296],
   ] as const;
   for (const [x, y] of tails) t.true(Math.abs(erfc(x) / y - 1) < 2e-15, `erfc ${x}`);
   t.deepEqual([erf(Infinity), erf(-Infinity), erfc(-Infinity), erfc(40), erf(NaN)], [1, -1, 2, 0, NaN]);
@@ -158,8 +201,9 @@ test('the error function is good to 1e-15', (t) => {
 
 test('gelu keeps its relative accuracy in the far tail', (t) => {
   const x = given('x', []);
-  const y = evaluate(main([x], gelu([cast([x], { to: 'f64' })])), { inputs: { x: nd('f32', [], [-8]) } })['out']!.data[0]!;
-  t.true(Math.abs(y / -4.97676845941742729881e-15 - 1) < 1e-14, String(y)); // −8·Φ(−8)
+  const y = evaluate(main([x], gelu([cast([x], { to: 'f64' })])), { inputs: { x: nd('f32', [], [-8]) } })['out']!
+    .data[0]!;
+  t.true(Math.abs(y / -4.976768459417427e-15 - 1) < 1e-14, String(y)); // −8·Φ(−8)
 });
 
 test('threefry matches the published known answers, and elements do not depend on the shape', (t) => {

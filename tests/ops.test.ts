@@ -34,11 +34,23 @@ const F32_BOUNDS: Readonly<Record<string, { readonly ulps: number; readonly floo
 };
 /** Ops with constants that f32 cannot hold: at double precision their lowerings differ by the rounding of the constant. */
 const ROUNDED_CONSTANTS = new Set([
-  'gelu', 'quick_gelu', 'leaky_relu', 'hard_sigmoid', 'hard_swish', 'random_normal', 'batch_norm', 'attention_weights',
-  'asin', 'acos', 'atan', 'asinh', 'acosh',
+  'gelu',
+  'quick_gelu',
+  'leaky_relu',
+  'hard_sigmoid',
+  'hard_swish',
+  'random_normal',
+  'batch_norm',
+  'attention_weights',
+  'asin',
+  'acos',
+  'atan',
+  'asinh',
+  'acosh',
 ]);
 const SMALLEST = 2 ** -149;
-const ulp = (x: number): number => Math.max(SMALLEST, 2 ** (Math.floor(Math.log2(Math.max(Math.abs(x), 2 ** -126))) - 23));
+const ulp = (x: number): number =>
+  Math.max(SMALLEST, 2 ** (Math.floor(Math.log2(Math.max(Math.abs(x), 2 ** -126))) - 23));
 
 interface Case {
   readonly op: OpDef;
@@ -83,9 +95,17 @@ for (const op of ops)
   test(`${op.name}: every example evaluates to its inferred type`, (t) => {
     for (const { expected, value, label } of casesOf(op)) {
       const types = value.type.kind === 'tuple' ? value.type.items : [value.type];
-      t.deepEqual(expected.map((x) => ({ dtype: x.dtype, shape: x.shape })), types.map(({ dtype, shape }) => ({ dtype, shape })) as never, label);
+      t.deepEqual(
+        expected.map((x) => ({ dtype: x.dtype, shape: x.shape })),
+        types.map(({ dtype, shape }) => ({ dtype, shape })) as never,
+        label,
+      );
       for (const x of expected)
-        if (!isFloat(x.dtype)) t.true(x.data.every((v) => roundTo(x.dtype, v) === v), `${label}: members of ${x.dtype}`);
+        if (!isFloat(x.dtype))
+          t.true(
+            x.data.every((v) => roundTo(x.dtype, v) === v),
+            `${label}: members of ${x.dtype}`,
+          );
     }
   });
 

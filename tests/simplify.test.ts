@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { intRange, isInt, roundTo, type Int } from '../ir/dtype.ts';
+import { type Int, intRange, isInt, roundTo } from '../ir/dtype.ts';
 import { evaluateExpr } from '../ir/evaluate-expr.ts';
 import { type BinaryOp, type Expr, makeExpr, type UnaryOp } from '../ir/expr.ts';
 import { equalSizes } from '../ir/polynomial.ts';
@@ -13,20 +13,36 @@ type Tree =
   | { readonly op: 'number'; readonly value: number }
   | { readonly op: BinaryOp; readonly a: Tree; readonly b: Tree }
   | { readonly op: 'neg' | 'abs'; readonly a: Tree }
-  | { readonly op: 'choose'; readonly test: 'lt' | 'le' | 'eq' | 'ne'; readonly a: Tree; readonly b: Tree; readonly c: Tree; readonly d: Tree };
+  | {
+      readonly op: 'choose';
+      readonly test: 'lt' | 'le' | 'eq' | 'ne';
+      readonly a: Tree;
+      readonly b: Tree;
+      readonly c: Tree;
+      readonly d: Tree;
+    };
 
 /** Symbols and variables of one dtype, and the values they may take. */
-function leavesOf(dtype: Int): { readonly leaves: readonly Expr[]; readonly ranges: readonly (readonly [number, number])[] } {
+function leavesOf(dtype: Int): {
+  readonly leaves: readonly Expr[];
+  readonly ranges: readonly (readonly [number, number])[];
+} {
   const n = s.symbol('N', { min: 1, max: 300 });
   const b = s.symbol('B', { min: 1, max: 8 });
   if (dtype !== 'i32') {
-    const leaves = [s.variable('free', dtype), s.variable('small', dtype, 1, { from: s.literal(0, dtype), to: s.literal(100, dtype) })];
+    const leaves = [
+      s.variable('free', dtype),
+      s.variable('small', dtype, 1, { from: s.literal(0, dtype), to: s.literal(100, dtype) }),
+    ];
     return { leaves, ranges: [intRange(dtype), [0, 99]] };
   }
   const leaves = [
-    n, b,
-    s.variable('i', 'i32', 1, { from: 0, to: 12 }), s.variable('j', 'i32', 1, { from: -7, to: 64 }),
-    s.variable('k', 'i32', 1, { from: 0, to: n }), s.variable('free'),
+    n,
+    b,
+    s.variable('i', 'i32', 1, { from: 0, to: 12 }),
+    s.variable('j', 'i32', 1, { from: -7, to: 64 }),
+    s.variable('k', 'i32', 1, { from: 0, to: n }),
+    s.variable('free'),
   ];
   return { leaves, ranges: [[1, 300], [1, 8], [0, 11], [-7, 63], [0, 0], intRange('i32')] };
 }
@@ -46,15 +62,33 @@ const treeOf = (leaves: number, dtype: Int): fc.Arbitrary<Tree> => {
       fc.record({ op: fc.constant('number' as const), value: number }),
       { weight: 6, arbitrary: fc.record({ op: fc.constantFrom(...arithmetic), a: tie('tree'), b: tie('tree') }) },
       // What index maps are made of: x·c + y, then ÷ c or mod c with a related constant.
-      { weight: 4, arbitrary: fc.tuple(fc.constantFrom('floordiv', 'floormod', 'div', 'rem'), tie('tree'), tie('tree'), fc.constantFrom(2, 3, 4, 8), fc.constantFrom(1, 2, 4)).map(
-        ([op, a, b, c, k]): Tree => ({
-          op: op as BinaryOp,
-          a: { op: 'add', a: { op: 'mul', a, b: { op: 'number', value: c * k } }, b },
-          b: { op: 'number', value: c },
-        })) },
+      {
+        weight: 4,
+        arbitrary: fc
+          .tuple(
+            fc.constantFrom('floordiv', 'floormod', 'div', 'rem'),
+            tie('tree'),
+            tie('tree'),
+            fc.constantFrom(2, 3, 4, 8),
+            fc.constantFrom(1, 2, 4),
+          )
+          .map(
+            ([op, a, b, c, k]): Tree => ({
+              op: op as BinaryOp,
+              a: { op: 'add', a: { op: 'mul', a, b: { op: 'number', value: c * k } }, b },
+              b: { op: 'number', value: c },
+            }),
+          ),
+      },
       fc.record({ op: fc.constantFrom('neg' as const, 'abs' as const), a: tie('tree') }),
-      fc.record({ op: fc.constant('choose' as const), test: fc.constantFrom('lt' as const, 'le' as const, 'eq' as const, 'ne' as const),
-        a: tie('tree'), b: tie('tree'), c: tie('tree'), d: tie('tree') }),
+      fc.record({
+        op: fc.constant('choose' as const),
+        test: fc.constantFrom('lt' as const, 'le' as const, 'eq' as const, 'ne' as const),
+        a: tie('tree'),
+        b: tie('tree'),
+        c: tie('tree'),
+        d: tie('tree'),
+      }),
     ),
   }));
   return tree;
@@ -64,15 +98,20 @@ const treeOf = (leaves: number, dtype: Int): fc.Arbitrary<Tree> => {
 function build(tree: Tree, leaves: readonly Expr[], dtype: Int, simplifying: boolean): Expr {
   const go = (t: Tree): Expr => {
     switch (t.op) {
-      case 'leaf': return leaves[t.leaf]!;
-      case 'number': return s.literal(t.value, dtype);
-      case 'neg': case 'abs': return simplifying ? s.unary(t.op as UnaryOp, go(t.a)) : makeExpr(t.op, dtype, 1, [go(t.a)]);
+      case 'leaf':
+        return leaves[t.leaf]!;
+      case 'number':
+        return s.literal(t.value, dtype);
+      case 'neg':
+      case 'abs':
+        return simplifying ? s.unary(t.op as UnaryOp, go(t.a)) : makeExpr(t.op, dtype, 1, [go(t.a)]);
       case 'choose': {
         const [a, b, c, d] = [go(t.a), go(t.b), go(t.c), go(t.d)];
         if (simplifying) return s.select(s.binary(t.test, a, b), c, d);
         return makeExpr('select', dtype, 1, [makeExpr(t.test, 'bool', 1, [a, b]), c, d]);
       }
-      default: return simplifying ? s.binary(t.op, go(t.a), go(t.b)) : makeExpr(t.op, dtype, 1, [go(t.a), go(t.b)]);
+      default:
+        return simplifying ? s.binary(t.op, go(t.a), go(t.b)) : makeExpr(t.op, dtype, 1, [go(t.a), go(t.b)]);
     }
   };
   return go(tree);
@@ -91,7 +130,10 @@ function valueAt(e: Expr, leaves: readonly Expr[], values: readonly number[]): n
 for (const dtype of ['i32', 'u32', 'i8', 'u8'] as const)
   test(`${dtype}: simplifying keeps the value, and bounds contain it`, (t) => {
     const { leaves, ranges } = leavesOf(dtype);
-    const picks = fc.array(fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }), { minLength: 6, maxLength: 6 });
+    const picks = fc.array(fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }), {
+      minLength: 6,
+      maxLength: 6,
+    });
     fc.assert(
       fc.property(treeOf(leaves.length, dtype), fc.array(picks, { minLength: 4, maxLength: 4 }), (tree, samples) => {
         const [raw, simple] = [build(tree, leaves, dtype, false), build(tree, leaves, dtype, true)];
@@ -151,7 +193,14 @@ test('sizes are equal whatever their written order', (t) => {
 });
 
 test('conversions agree with typed arrays', (t) => {
-  const stored = { i8: new Int8Array(1), u8: new Uint8Array(1), i16: new Int16Array(1), u16: new Uint16Array(1), i32: new Int32Array(1), u32: new Uint32Array(1) };
+  const stored = {
+    i8: new Int8Array(1),
+    u8: new Uint8Array(1),
+    i16: new Int16Array(1),
+    u16: new Uint16Array(1),
+    i32: new Int32Array(1),
+    u32: new Uint32Array(1),
+  };
   fc.assert(
     fc.property(fc.constantFrom('i8', 'u8', 'i16', 'u16', 'i32', 'u32'), fc.integer(), fc.integer(), (dtype, a, b) => {
       const array = stored[dtype as keyof typeof stored];

@@ -23,7 +23,9 @@ const examples: readonly Plain[] = [
 const lit = (value: number, like: Value): Value => scalar(value, dtypeOf(like));
 
 export const relu = unaryOp({
-  name: 'relu', doc: 'max(x, 0); NaN stays NaN.', domain: 'number',
+  name: 'relu',
+  doc: 'max(x, 0); NaN stays NaN.',
+  domain: 'number',
   f: (x) => (x < 0 ? 0 : x),
   expr: (x) => s.max(x, 0),
   grad: (dy, x) => select([greater([x, lit(0, x)]), dy, lit(0, dy)]),
@@ -32,7 +34,9 @@ export const relu = unaryOp({
 });
 
 export const tanh = unaryOp({
-  name: 'tanh', doc: 'Hyperbolic tangent.', domain: 'float',
+  name: 'tanh',
+  doc: 'Hyperbolic tangent.',
+  domain: 'float',
   f: Math.tanh,
   expr: (x) => s.tanh(x),
   grad: (dy, _, y) => mul([dy, sub([lit(1, y), mul([y, y])])]),
@@ -43,7 +47,9 @@ export const tanh = unaryOp({
 /** 1 / (1 + e^(−x)) without overflow. */
 const logistic = (x: number): number => (x < 0 ? Math.exp(x) / (1 + Math.exp(x)) : 1 / (1 + Math.exp(-x)));
 export const sigmoid = unaryOp({
-  name: 'sigmoid', doc: '1 / (1 + e^(−x)).', domain: 'float',
+  name: 'sigmoid',
+  doc: '1 / (1 + e^(−x)).',
+  domain: 'float',
   f: logistic,
   expr: (x) => s.div(1, s.add(s.exp(s.neg(x)), 1)),
   grad: (dy, _, y) => mul([dy, mul([y, sub([lit(1, y), y])])]),
@@ -51,22 +57,27 @@ export const sigmoid = unaryOp({
   examples,
 });
 
-const swish = (x: Expr, rate: number): Expr =>
-  s.div(x, s.add(s.exp(s.mul(x, -rate)), 1));
+const swish = (x: Expr, rate: number): Expr => s.div(x, s.add(s.exp(s.mul(x, -rate)), 1));
 /** d/dx x·σ(rate·x) = σ + rate·y·(1 − σ). */
-const swishGrad = (rate: number) => (dy: Value, x: Value, y: Value): Value => {
-  const gate = sigmoid([mul([x, lit(rate, x)])]);
-  return mul([dy, add([gate, mul([mul([y, lit(rate, y)]), sub([lit(1, y), gate])])])]);
-};
+const swishGrad =
+  (rate: number) =>
+  (dy: Value, x: Value, y: Value): Value => {
+    const gate = sigmoid([mul([x, lit(rate, x)])]);
+    return mul([dy, add([gate, mul([mul([y, lit(rate, y)]), sub([lit(1, y), gate])])])]);
+  };
 export const silu = unaryOp({
-  name: 'silu', doc: 'x · sigmoid(x).', domain: 'float',
+  name: 'silu',
+  doc: 'x · sigmoid(x).',
+  domain: 'float',
   f: (x) => x * logistic(x),
   expr: (x) => swish(x, 1),
   grad: swishGrad(1),
   examples,
 });
 export const quickGelu = unaryOp({
-  name: 'quick_gelu', doc: 'x · sigmoid(1.702 x).', domain: 'float',
+  name: 'quick_gelu',
+  doc: 'x · sigmoid(1.702 x).',
+  domain: 'float',
   f: (x) => x * logistic(1.702 * x),
   expr: (x) => swish(x, 1.702),
   grad: swishGrad(1.702),
@@ -74,7 +85,9 @@ export const quickGelu = unaryOp({
 });
 
 export const softplus = unaryOp({
-  name: 'softplus', doc: 'log(1 + eˣ).', domain: 'float',
+  name: 'softplus',
+  doc: 'log(1 + eˣ).',
+  domain: 'float',
   f: (x) => (x > 0 ? x + Math.log1p(Math.exp(-x)) : Math.log1p(Math.exp(x))),
   expr: (x) => s.add(s.max(x, 0), log1p(s.exp(s.neg(s.abs(x))))),
   grad: (dy, x) => mul([dy, sigmoid([x])]),
@@ -88,7 +101,9 @@ const CUBIC = 0.044715;
 const tanhLogit = (x: Value): Value =>
   mul([mul([x, lit(2 * TANH_SCALE, x)]), add([lit(1, x), mul([lit(CUBIC, x), mul([x, x])])])]);
 export const gelu = unaryOp({
-  name: 'gelu', doc: 'x · Φ(x), Φ the normal distribution function or its tanh approximation.', domain: 'float',
+  name: 'gelu',
+  doc: 'x · Φ(x), Φ the normal distribution function or its tanh approximation.',
+  domain: 'float',
   attrs: { approximate: opt.oneOf(['none', 'tanh'], 'none', 'how Φ is computed') },
   f: (x, { approximate }) =>
     approximate === 'none' ? (x * erfc(-x * Math.SQRT1_2)) / 2 : x * logistic(2 * TANH_SCALE * (x + CUBIC * x ** 3)),
@@ -109,14 +124,13 @@ export const gelu = unaryOp({
     return mul([dy, add([gate, mul([mul([y, sub([one, gate])]), slope])])]);
   },
   onnx: { op: 'Gelu', since: 20, attrs: { approximate: 'approximate' } },
-  examples: [
-    ...examples,
-    ...examples.map((e) => ({ ...e, attrs: { approximate: 'tanh' as const } })),
-  ],
+  examples: [...examples, ...examples.map((e) => ({ ...e, attrs: { approximate: 'tanh' as const } }))],
 });
 
 export const leakyRelu = unaryOp({
-  name: 'leaky_relu', doc: 'x above 0, alpha·x below.', domain: 'float',
+  name: 'leaky_relu',
+  doc: 'x above 0, alpha·x below.',
+  domain: 'float',
   attrs: { alpha: opt.float(0.01, 'slope below 0') },
   f: (x, { alpha }) => (x < 0 ? alpha * x : x),
   expr: (x, { alpha }) => s.select(s.lt(x, 0), s.mul(x, alpha), x),
@@ -126,7 +140,9 @@ export const leakyRelu = unaryOp({
 });
 
 export const elu = unaryOp({
-  name: 'elu', doc: 'x above 0, alpha·(eˣ − 1) below.', domain: 'float',
+  name: 'elu',
+  doc: 'x above 0, alpha·(eˣ − 1) below.',
+  domain: 'float',
   attrs: { alpha: opt.float(1, 'minus the limit at −∞') },
   f: (x, { alpha }) => (x < 0 ? alpha * Math.expm1(x) : x),
   expr: (x, { alpha }) => s.select(s.lt(x, 0), s.mul(expm1(s.min(x, 0)), alpha), x),
@@ -137,7 +153,9 @@ export const elu = unaryOp({
 
 const clip01 = (x: number): number => (x < 0 ? 0 : x > 1 ? 1 : x);
 export const hardSigmoid = unaryOp({
-  name: 'hard_sigmoid', doc: 'alpha·x + beta, limited to 0 … 1.', domain: 'float',
+  name: 'hard_sigmoid',
+  doc: 'alpha·x + beta, limited to 0 … 1.',
+  domain: 'float',
   attrs: { alpha: opt.float(0.2, 'slope'), beta: opt.float(0.5, 'value at 0') },
   f: (x, { alpha, beta }) => clip01(alpha * x + beta),
   expr: (x, { alpha, beta }) => s.max(s.min(s.add(s.mul(x, alpha), beta), 1), 0),
@@ -145,7 +163,9 @@ export const hardSigmoid = unaryOp({
   examples: [...examples, { inputs: [f32(7)], attrs: { alpha: 1 / 6 } }],
 });
 export const hardSwish = unaryOp({
-  name: 'hard_swish', doc: 'x · (x/6 + ½ limited to 0 … 1).', domain: 'float',
+  name: 'hard_swish',
+  doc: 'x · (x/6 + ½ limited to 0 … 1).',
+  domain: 'float',
   f: (x) => x * clip01(x / 6 + 0.5),
   expr: (x) => s.mul(x, s.max(s.min(s.add(s.mul(x, 1 / 6), 0.5), 1), 0)),
   onnx: { op: 'HardSwish', since: 14 },
@@ -162,7 +182,9 @@ function tanhSoftplus(x: Expr, dtype: Scalar): Expr {
   return s.div(top, s.add(top, s.select(positive, s.mul(n2, 2), s.literal(2, dtype))));
 }
 export const mish = unaryOp({
-  name: 'mish', doc: 'x · tanh(softplus(x)).', domain: 'float',
+  name: 'mish',
+  doc: 'x · tanh(softplus(x)).',
+  domain: 'float',
   f: (x) => x * Math.tanh(x > 0 ? x + Math.log1p(Math.exp(-x)) : Math.log1p(Math.exp(x))),
   expr: (x, _, dtype) => s.mul(x, tanhSoftplus(x, dtype)),
   onnx: { op: 'Mish', since: 18 },
@@ -170,7 +192,9 @@ export const mish = unaryOp({
 });
 
 export const softsign = unaryOp({
-  name: 'softsign', doc: 'x / (1 + |x|).', domain: 'float',
+  name: 'softsign',
+  doc: 'x / (1 + |x|).',
+  domain: 'float',
   f: (x) => x / (1 + Math.abs(x)),
   expr: (x) => s.div(x, s.add(s.abs(x), 1)),
   grad: (dy, x, y) => {

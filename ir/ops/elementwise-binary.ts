@@ -1,5 +1,5 @@
 /** Elementwise ops of two or three operands, broadcast as in numpy. */
-import { isFloat, isInt, isUnsigned, mulInt, sizeOf, type Scalar } from '../dtype.ts';
+import { isFloat, isInt, isUnsigned, mulInt, type Scalar, sizeOf } from '../dtype.ts';
 import type { Expr } from '../expr.ts';
 import type { Value } from '../graph.ts';
 import { defineOp, type Example } from '../op.ts';
@@ -34,7 +34,9 @@ const logical: readonly Plain[] = [
 const allNumbers = [...floats, ...ints];
 
 export const add = binaryOp({
-  name: 'add', doc: 'a + b.', domain: 'number',
+  name: 'add',
+  doc: 'a + b.',
+  domain: 'number',
   f: (a, b) => a + b,
   expr: (a, b) => s.add(a, b),
   grad: (dy) => [dy, dy],
@@ -43,7 +45,9 @@ export const add = binaryOp({
 });
 
 export const sub = binaryOp({
-  name: 'sub', doc: 'a − b.', domain: 'number',
+  name: 'sub',
+  doc: 'a − b.',
+  domain: 'number',
   f: (a, b) => a - b,
   expr: (a, b) => s.sub(a, b),
   grad: (dy, a) => [dy, sub([scalar(0, dtypeOf(a)), dy])],
@@ -52,7 +56,9 @@ export const sub = binaryOp({
 });
 
 export const mul = binaryOp({
-  name: 'mul', doc: 'a · b.', domain: 'number',
+  name: 'mul',
+  doc: 'a · b.',
+  domain: 'number',
   f: (a, b, dtype) => (isInt(dtype) ? mulInt(dtype, a, b) : a * b),
   expr: (a, b) => s.mul(a, b),
   grad: (dy, a, b) => [mul([dy, b]), mul([dy, a])],
@@ -75,7 +81,9 @@ function divideInt(op: 'div' | 'rem' | 'floordiv' | 'floormod', a: Expr, b: Expr
 }
 
 export const div = binaryOp({
-  name: 'div', doc: 'a ÷ b; on integers towards zero, and 0 for a divisor of 0.', domain: 'number',
+  name: 'div',
+  doc: 'a ÷ b; on integers towards zero, and 0 for a divisor of 0.',
+  domain: 'number',
   f: (a, b, dtype) => (isFloat(dtype) ? a / b : b === 0 ? 0 : Math.trunc(a / b)),
   expr: (a, b, dtype) => (isFloat(dtype) ? s.div(a, b) : divideInt('div', a, b, dtype)),
   grad: (dy, a, b) => {
@@ -87,24 +95,36 @@ export const div = binaryOp({
 });
 
 export const rem = binaryOp({
-  name: 'rem', doc: 'Remainder with the sign of a (C fmod); on integers 0 for a divisor of 0.', domain: 'number',
+  name: 'rem',
+  doc: 'Remainder with the sign of a (C fmod); on integers 0 for a divisor of 0.',
+  domain: 'number',
   f: (a, b, dtype) => (isFloat(dtype) ? a % b : b === 0 ? 0 : a % b),
   expr: (a, b, dtype) => (isFloat(dtype) ? s.rem(a, b) : divideInt('rem', a, b, dtype)),
   examples: allNumbers,
 });
 
 export const floorDiv = binaryOp({
-  name: 'floor_div', doc: '⌊a ÷ b⌋ of the rounded quotient; on integers 0 for a divisor of 0.', domain: 'number',
+  name: 'floor_div',
+  doc: '⌊a ÷ b⌋ of the rounded quotient; on integers 0 for a divisor of 0.',
+  domain: 'number',
   f: (a, b, dtype) => (isFloat(dtype) ? Math.floor(a / b) : b === 0 ? 0 : Math.floor(a / b)),
   expr: (a, b, dtype) => (isFloat(dtype) ? s.floor(s.div(a, b)) : divideInt('floordiv', a, b, dtype)),
   examples: [
-    ...floats.slice(0, 4), ...ints,
-    { inputs: [given('f32', [8, 1], [0, -0, 1, -7, 2.5, Infinity, -Infinity, NaN]), given('f32', [5], [0, 2, -2, Infinity, NaN])] },
+    ...floats.slice(0, 4),
+    ...ints,
+    {
+      inputs: [
+        given('f32', [8, 1], [0, -0, 1, -7, 2.5, Infinity, -Infinity, NaN]),
+        given('f32', [5], [0, 2, -2, Infinity, NaN]),
+      ],
+    },
   ],
 });
 
 export const floorMod = binaryOp({
-  name: 'floor_mod', doc: 'Remainder with the sign of b (Python %); on integers 0 for a divisor of 0.', domain: 'number',
+  name: 'floor_mod',
+  doc: 'Remainder with the sign of b (Python %); on integers 0 for a divisor of 0.',
+  domain: 'number',
   f: (a, b, dtype) => {
     if (b === 0 && !isFloat(dtype)) return 0;
     const r = a % b;
@@ -119,7 +139,9 @@ export const floorMod = binaryOp({
 });
 
 export const pow = binaryOp({
-  name: 'pow', doc: 'a to the power b, as C pow. Cast integers first.', domain: 'float',
+  name: 'pow',
+  doc: 'a to the power b, as C pow. Cast integers first.',
+  domain: 'float',
   f: powC,
   expr: (a, b) => s.pow(a, b),
   grad: (dy, a, b) => [mul([dy, mul([b, pow([a, sub([b, scalar(1, dtypeOf(b))])])])]), null],
@@ -132,10 +154,14 @@ export const pow = binaryOp({
   ],
 });
 
-const propagate = (pick: (a: number, b: number) => number) => (a: number, b: number): number =>
-  Number.isNaN(a) || Number.isNaN(b) ? NaN : pick(a, b);
+const propagate =
+  (pick: (a: number, b: number) => number) =>
+  (a: number, b: number): number =>
+    Number.isNaN(a) || Number.isNaN(b) ? NaN : pick(a, b);
 export const minimum = binaryOp({
-  name: 'minimum', doc: 'The smaller operand; NaN if either is NaN.', domain: 'number',
+  name: 'minimum',
+  doc: 'The smaller operand; NaN if either is NaN.',
+  domain: 'number',
   f: propagate((a, b) => (b < a ? b : a)),
   expr: (a, b) => s.min(a, b),
   grad: (dy, a, b) => {
@@ -147,7 +173,9 @@ export const minimum = binaryOp({
   examples: allNumbers,
 });
 export const maximum = binaryOp({
-  name: 'maximum', doc: 'The larger operand; NaN if either is NaN.', domain: 'number',
+  name: 'maximum',
+  doc: 'The larger operand; NaN if either is NaN.',
+  domain: 'number',
   f: propagate((a, b) => (b > a ? b : a)),
   expr: (a, b) => s.max(a, b),
   grad: (dy, a, b) => {
@@ -160,13 +188,22 @@ export const maximum = binaryOp({
 });
 
 const compare = (
-  name: string, doc: string, onnx: string, since: number, f: (a: number, b: number) => boolean, expr: (a: Expr, b: Expr) => Expr,
+  name: string,
+  doc: string,
+  onnx: string,
+  since: number,
+  f: (a: number, b: number) => boolean,
+  expr: (a: Expr, b: Expr) => Expr,
   domain: 'any' | 'number' = 'number',
 ) =>
   binaryOp({
-    name, doc: `${doc}; IEEE: NaN compares false, and unequal to everything.`, domain, result: 'bool',
+    name,
+    doc: `${doc}; IEEE: NaN compares false, and unequal to everything.`,
+    domain,
+    result: 'bool',
     f: (a, b) => (f(a, b) ? 1 : 0),
-    expr, onnx: { op: onnx, since },
+    expr,
+    onnx: { op: onnx, since },
     grad: () => [null, null],
     examples: domain === 'any' ? [...allNumbers, ...logical] : allNumbers,
   });
@@ -176,28 +213,51 @@ export const lessEqual = compare('less_equal', 'a ≤ b', 'LessOrEqual', 12, (a,
 export const greater = compare('greater', 'a > b', 'Greater', 7, (a, b) => a > b, s.gt);
 export const greaterEqual = compare('greater_equal', 'a ≥ b', 'GreaterOrEqual', 12, (a, b) => a >= b, s.ge);
 export const notEqual = binaryOp({
-  name: 'not_equal', doc: 'a ≠ b; NaN is unequal to everything.', domain: 'any', result: 'bool',
+  name: 'not_equal',
+  doc: 'a ≠ b; NaN is unequal to everything.',
+  domain: 'any',
+  result: 'bool',
   f: (a, b) => (a !== b ? 1 : 0),
   expr: (a, b) => s.ne(a, b),
   grad: () => [null, null],
   examples: [...allNumbers, ...logical],
 });
 
-const logic = (name: string, doc: string, onnx: string, f: (a: boolean, b: boolean) => boolean, expr: (a: Expr, b: Expr) => Expr) =>
+const logic = (
+  name: string,
+  doc: string,
+  onnx: string,
+  f: (a: boolean, b: boolean) => boolean,
+  expr: (a: Expr, b: Expr) => Expr,
+) =>
   binaryOp({
-    name, doc, domain: 'bool',
+    name,
+    doc,
+    domain: 'bool',
     f: (a, b) => (f(a !== 0, b !== 0) ? 1 : 0),
-    expr, onnx: { op: onnx, since: 7 }, examples: logical,
+    expr,
+    onnx: { op: onnx, since: 7 },
+    examples: logical,
   });
 export const and = logic('and', 'Both.', 'And', (a, b) => a && b, s.and);
 export const or = logic('or', 'Either or both.', 'Or', (a, b) => a || b, s.or);
 export const xor = logic('xor', 'Exactly one.', 'Xor', (a, b) => a !== b, s.xor);
 
-const bits = (name: string, doc: string, onnx: string, f: (a: bigint, b: bigint) => bigint, expr: (a: Expr, b: Expr) => Expr) =>
+const bits = (
+  name: string,
+  doc: string,
+  onnx: string,
+  f: (a: bigint, b: bigint) => bigint,
+  expr: (a: Expr, b: Expr) => Expr,
+) =>
   binaryOp({
-    name, doc, domain: 'int',
+    name,
+    doc,
+    domain: 'int',
     f: (a, b) => Number(f(BigInt(a), BigInt(b))),
-    expr, onnx: { op: onnx, since: 18 }, examples: ints,
+    expr,
+    onnx: { op: onnx, since: 18 },
+    examples: ints,
   });
 export const bitAnd = bits('bit_and', 'Bits set in both.', 'BitwiseAnd', (a, b) => a & b, s.and);
 export const bitOr = bits('bit_or', 'Bits set in either.', 'BitwiseOr', (a, b) => a | b, s.or);
@@ -213,13 +273,17 @@ const shifts: readonly Plain[] = [
   { inputs: [given('u32', [3, 1], [1, 0x80000000, 0xdeadbeef]), given('u32', [5], [0, 1, 13, 31, 32])] },
 ];
 export const shiftLeft = binaryOp({
-  name: 'shift_left', doc: 'a · 2^b, b taken modulo the width of the type.', domain: 'int',
+  name: 'shift_left',
+  doc: 'a · 2^b, b taken modulo the width of the type.',
+  domain: 'int',
   f: (a, b, dtype) => (isInt(dtype) ? mulInt(dtype, a, 2 ** distance(b, dtype)) : NaN),
   expr: (a, b, dtype) => s.shl(a, s.and(b, 8 * sizeOf(dtype) - 1)),
   examples: shifts,
 });
 export const shiftRight = binaryOp({
-  name: 'shift_right', doc: '⌊a ÷ 2^b⌋ (keeps the sign of signed types), b taken modulo the width of the type.', domain: 'int',
+  name: 'shift_right',
+  doc: '⌊a ÷ 2^b⌋ (keeps the sign of signed types), b taken modulo the width of the type.',
+  domain: 'int',
   f: (a, b, dtype) => Math.floor(a / 2 ** distance(b, dtype)),
   expr: (a, b, dtype) => s.shr(a, s.and(b, 8 * sizeOf(dtype) - 1)),
   examples: shifts,

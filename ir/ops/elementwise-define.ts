@@ -1,11 +1,11 @@
 /** How elementwise ops are written: a function of numbers, the same function of scalar expressions, and a domain. */
 import type { AttrSpecs, AttrsOf } from '../attr.ts';
-import { isInt, wrapInt, type Scalar } from '../dtype.ts';
+import { isInt, type Scalar, wrapInt } from '../dtype.ts';
 import type { Expr } from '../expr.ts';
 import { typeOf, type Value } from '../graph.ts';
-import { broadcastOffset, countOf, eachIndex, nd, rowMajor, type Nd } from '../nd.ts';
-import { defineOp, type AxisMap, type Example, type OnnxMapping, type Op } from '../op.ts';
-import { dim, tensor, type TensorType } from '../type.ts';
+import { broadcastOffset, countOf, eachIndex, type Nd, nd, rowMajor } from '../nd.ts';
+import { type AxisMap, defineOp, type Example, type OnnxMapping, type Op } from '../op.ts';
+import { dim, type TensorType, tensor } from '../type.ts';
 import { broadcastShapes, expectDtype, expectSameDtype } from './check.ts';
 
 export type Domain = 'float' | 'number' | 'int' | 'bool' | 'any';
@@ -81,7 +81,9 @@ export function unaryOp<const S extends AttrSpecs>(spec: UnarySpec<S>): Op<S> {
   const resultOf = (dtype: Scalar, attrs: AttrsOf<S>): Scalar =>
     result === undefined ? dtype : typeof result === 'string' ? result : result(attrs);
   return defineOp<S>({
-    name, doc, inputs: ['x'],
+    name,
+    doc,
+    inputs: ['x'],
     attrs: spec.attrs ?? ({} as S),
     type: ([x], attrs) => {
       check(domain, x!, 'operand');
@@ -93,7 +95,9 @@ export function unaryOp<const S extends AttrSpecs>(spec: UnarySpec<S>): Op<S> {
       return { dtype, shape: x!.shape, data: x!.data.map((v) => member(dtype, spec.f(v, attrs, x!.dtype))) };
     },
     lower: { kind: 'pointwise', expr: ([x], { attrs, inputs }) => spec.expr(x!, attrs, inputs[0]!.dtype) },
-    ...(grad && { grad: (out: Value, [dy]: readonly Value[]) => [grad(dy!, out.inputs[0]!, out, out.attrs as AttrsOf<S>)] }),
+    ...(grad && {
+      grad: (out: Value, [dy]: readonly Value[]) => [grad(dy!, out.inputs[0]!, out, out.attrs as AttrsOf<S>)],
+    }),
     ...(onnx && { onnx }),
     examples,
   });
@@ -102,7 +106,10 @@ export function unaryOp<const S extends AttrSpecs>(spec: UnarySpec<S>): Op<S> {
 export function binaryOp(spec: BinarySpec<Record<never, never>>): Op<Record<never, never>> {
   const { name, doc, domain, result, examples, grad, onnx } = spec;
   return defineOp({
-    name, doc, inputs: ['a', 'b'], attrs: {},
+    name,
+    doc,
+    inputs: ['a', 'b'],
+    attrs: {},
     type: (inputs) => {
       const dtype = expectSameDtype(inputs);
       check(domain, inputs[0]!, 'operands');

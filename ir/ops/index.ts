@@ -7,10 +7,10 @@ import { fail } from '../diagnostic.ts';
 import { isInt, mulInt } from '../dtype.ts';
 import type { Expr } from '../expr.ts';
 import { typeOf, type Value } from '../graph.ts';
-import { eachIndex, generate, rowMajor, type Nd } from '../nd.ts';
+import { eachIndex, generate, type Nd, rowMajor } from '../nd.ts';
 import { defineOp } from '../op.ts';
 import * as s from '../scalar.ts';
-import { asExpr, sameShape, tensor, type Dim, type Shape, type TensorType } from '../type.ts';
+import { asExpr, type Dim, sameShape, type TensorType, tensor } from '../type.ts';
 import { expectRank, expectRankAtLeast, expectSameDim, expectSameDtype, expectShape, normalizeAxis } from './check.ts';
 import { member } from './elementwise-define.ts';
 import { f32, given, i32 } from './example.ts';
@@ -50,7 +50,10 @@ export const gather = defineOp({
   axes: ([x, indices], attrs) => {
     const axis = normalizeAxis(attrs.axis, x!.shape.length);
     const shift = indices!.shape.length - 1;
-    return [x!.shape.map((_, i) => (i === axis ? 'mix' : i < axis ? i : i + shift)), indices!.shape.map((_, i) => axis + i)];
+    return [
+      x!.shape.map((_, i) => (i === axis ? 'mix' : i < axis ? i : i + shift)),
+      indices!.shape.map((_, i) => axis + i),
+    ];
   },
   eval: ([x, indices], attrs, cx) => {
     const axis = normalizeAxis(attrs.axis, x!.shape.length);
@@ -108,7 +111,8 @@ export const gatherElements = defineOp({
   axes: ([x, indices], attrs) => {
     const axis = normalizeAxis(attrs.axis, x!.shape.length);
     return [
-      x!.shape.map((d, i) => (i !== axis && sameShape([d], [indices!.shape[i]!]) ? i : 'mix')), indices!.shape.map((_, i) => i),
+      x!.shape.map((d, i) => (i !== axis && sameShape([d], [indices!.shape[i]!]) ? i : 'mix')),
+      indices!.shape.map((_, i) => i),
     ];
   },
   eval: ([x, indices], attrs) => {
@@ -176,7 +180,12 @@ export const gatherNd = defineOp({
     const [xs, is] = [rowMajor(x!.shape), rowMajor(indices!.shape)];
     return generate(x!.dtype, cx.types[0]!.shape, (at) => {
       const tuple = Array.from({ length: depth }, (_, i) =>
-        position('gather_nd', indices!.data[flat([...at.slice(0, rank), i], is)]!, x!.shape[batchDims + i]!, batchDims + i),
+        position(
+          'gather_nd',
+          indices!.data[flat([...at.slice(0, rank), i], is)]!,
+          x!.shape[batchDims + i]!,
+          batchDims + i,
+        ),
       );
       return x!.data[flat([...at.slice(0, batchDims), ...tuple, ...at.slice(rank)], xs)]!;
     });
@@ -205,11 +214,16 @@ type Reduction = (typeof REDUCTIONS)[number];
 /** `old` after an update arrives. */
 function combine(reduction: Reduction, dtype: Nd['dtype'], old: number, update: number): number {
   switch (reduction) {
-    case 'none': return update;
-    case 'add': return member(dtype, old + update);
-    case 'mul': return isInt(dtype) ? mulInt(dtype, old, update) : old * update;
-    case 'min': return Math.min(old, update);
-    case 'max': return Math.max(old, update);
+    case 'none':
+      return update;
+    case 'add':
+      return member(dtype, old + update);
+    case 'mul':
+      return isInt(dtype) ? mulInt(dtype, old, update) : old * update;
+    case 'min':
+      return Math.min(old, update);
+    case 'max':
+      return Math.max(old, update);
   }
 }
 function checkUpdates(x: TensorType, updates: TensorType, reduction: Reduction): void {
@@ -222,7 +236,10 @@ export const scatterElements = defineOp({
   name: 'scatter_elements',
   doc: 'x with each update applied at its own coordinates except on the axis, where its index says; updates apply in C order.',
   inputs: ['x', 'indices', 'updates'],
-  attrs: { axis: opt.int(0, 'axis that the indices address'), reduction: opt.oneOf(REDUCTIONS, 'none', 'how an update joins') },
+  attrs: {
+    axis: opt.int(0, 'axis that the indices address'),
+    reduction: opt.oneOf(REDUCTIONS, 'none', 'how an update joins'),
+  },
   type: ([x, indices, updates], { axis, reduction }) => {
     expectIndices(indices!);
     expectRankAtLeast(x!, 1, 'x');
@@ -237,7 +254,7 @@ export const scatterElements = defineOp({
     const strides = rowMajor(x!.shape);
     const data = x!.data.slice();
     eachIndex(indices!.shape, (at, n) => {
-      at.forEach((c, i) => i !== axis && position('scatter_elements', c, x!.shape[i]!, i));
+      for (const [i, c] of at.entries()) if (i !== axis) position('scatter_elements', c, x!.shape[i]!, i);
       const to = flat(at.with(axis, position('scatter_elements', indices!.data[n]!, x!.shape[axis]!, axis)), strides);
       data[to] = combine(attrs.reduction, x!.dtype, data[to]!, updates!.data[n]!);
     });
@@ -346,7 +363,11 @@ export const oneHot = defineOp({
   grad: () => [null],
   examples: [
     { inputs: [given('i64', [3], [0, 2, -1])], attrs: { depth: 4, dtype: 'f32' } },
-    { inputs: [given('i32', [2, 2], [0, 1, 2, 5])], attrs: { depth: 3, axis: 0, on: 5, off: -1, dtype: 'i32' }, note: '5 is outside' },
+    {
+      inputs: [given('i32', [2, 2], [0, 1, 2, 5])],
+      attrs: { depth: 3, axis: 0, on: 5, off: -1, dtype: 'i32' },
+      note: '5 is outside',
+    },
     { inputs: [given('i32', [], [1])], attrs: { depth: 2, dtype: 'bool' } },
     { inputs: [given('i32', [0], [])], attrs: { depth: 2, dtype: 'f32' } },
   ],

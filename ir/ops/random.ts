@@ -1,14 +1,14 @@
 /** Random tensors that are functions of (seed, stream, position): pure, order-free, the same on every target. */
 import { attr, opt } from '../attr.ts';
-import { isFloat, type Scalar } from '../dtype.ts';
 import { fail } from '../diagnostic.ts';
+import { isFloat, type Scalar } from '../dtype.ts';
 import type { Expr } from '../expr.ts';
 import { typeOf } from '../graph.ts';
 import { countOf, type Nd } from '../nd.ts';
 import { defineOp } from '../op.ts';
 import { normalAt, normalExpr, uniformAt, uniformExpr } from '../random.ts';
 import * as s from '../scalar.ts';
-import { stridesOf, tensor, type Shape, type TensorType } from '../type.ts';
+import { type Shape, stridesOf, type TensorType, tensor } from '../type.ts';
 import { expectDtype, expectRankAtLeast } from './check.ts';
 import { add, sub } from './elementwise-binary.ts';
 import { cast, log, neg } from './elementwise-unary.ts';
@@ -33,7 +33,9 @@ const linear = (at: readonly Expr[], shape: Shape): Expr => {
 };
 const wide = (dtype: Scalar): 'f32' | 'f64' => (dtype === 'f64' ? 'f64' : 'f32');
 const fillWith = (dtype: Scalar, shape: readonly number[], f: (index: number) => number): Nd => ({
-  dtype, shape, data: Float64Array.from({ length: countOf(shape) }, (_, index) => f(index)),
+  dtype,
+  shape,
+  data: Float64Array.from({ length: countOf(shape) }, (_, index) => f(index)),
 });
 
 /** Uniform on [low, high). */
@@ -128,7 +130,11 @@ export const randomCategorical = defineOp({
   grad: () => [null],
   examples: [
     { inputs: [f32(6, 5)], attrs: { seed: 3 } },
-    { inputs: [given('f32', [2, 3], [-Infinity, 0, -Infinity, 50, 0, 0])], attrs: { seed: 3, stream: 1 }, note: 'certain draws' },
+    {
+      inputs: [given('f32', [2, 3], [-Infinity, 0, -Infinity, 50, 0, 0])],
+      attrs: { seed: 3, stream: 1 },
+      note: 'certain draws',
+    },
     { inputs: [f32(1)], attrs: { seed: 3 } },
     { inputs: [f32(0, 4)], attrs: { seed: 3 } },
   ],

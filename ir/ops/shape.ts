@@ -3,13 +3,13 @@ import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import type { Expr } from '../expr.ts';
 import { typeOf, type Value } from '../graph.ts';
-import { broadcastOffset, generate, rowMajor, type Nd } from '../nd.ts';
+import { broadcastOffset, generate, type Nd, rowMajor } from '../nd.ts';
 import { defineOp, type EvalContext } from '../op.ts';
 import { equalElements } from '../polynomial.ts';
 import { printDim } from '../print.ts';
 import * as s from '../scalar.ts';
 import { boundsOf } from '../simplify.ts';
-import { asExpr, dim, sameDim, tensor, tuple, type Dim, type Shape } from '../type.ts';
+import { asExpr, type Dim, dim, type Shape, sameDim, tensor, tuple } from '../type.ts';
 import { broadcastShapes, expectRank, expectSameDim, expectSameDtype, normalizeAxis, typeAt } from './check.ts';
 import { bools, f32, given, i32 } from './example.ts';
 import { late } from './late.ts';
@@ -45,7 +45,13 @@ export function reshapeGroups(from: Shape, to: Shape): AxisGroup[] {
       for (let n = 1; n < size && !found; n++) {
         const [left, right] = [a.slice(i, i + n), b.slice(j, j + size - n)];
         if (left.length < n || right.length < size - n) continue;
-        if (equalElements(left.map((k) => from[k]!), right.map((k) => to[k]!))) found = { from: left, to: right };
+        if (
+          equalElements(
+            left.map((k) => from[k]!),
+            right.map((k) => to[k]!),
+          )
+        )
+          found = { from: left, to: right };
       }
     found ??= { from: a.slice(i), to: b.slice(j) };
     groups.push(found);
@@ -118,7 +124,10 @@ export const transpose = defineOp({
     const rank = x!.shape.length;
     if (perm.length !== rank || [...perm].sort((a, b) => a - b).some((p, i) => p !== i))
       fail('attribute', `perm [${perm.join(', ')}] is no permutation of 0..${rank - 1}`);
-    return tensor(x!.dtype, perm.map((p) => x!.shape[p]!));
+    return tensor(
+      x!.dtype,
+      perm.map((p) => x!.shape[p]!),
+    );
   },
   axes: (_, { perm }) => [perm.map((_, axis) => perm.indexOf(axis))],
   eval: ([x], { perm }, cx) => move(x!, shapeOf(cx), (at) => perm.map((_, axis) => at[perm.indexOf(axis)]!)),
@@ -215,8 +224,11 @@ export const slice = defineOp({
     const rank = x!.shape.length;
     if (starts.length !== rank || stops.length !== rank || steps.length !== rank)
       fail('attribute', `needs a start, stop and step for each of ${rank} axes`);
-    x!.shape.forEach((d, i) => checkSlice(d, starts[i]!, stops[i]!, steps[i]!, i));
-    return tensor(x!.dtype, x!.shape.map((_, i) => sliceSize(starts[i]!, stops[i]!, steps[i]!)));
+    for (const [i, d] of x!.shape.entries()) checkSlice(d, starts[i]!, stops[i]!, steps[i]!, i);
+    return tensor(
+      x!.dtype,
+      x!.shape.map((_, i) => sliceSize(starts[i]!, stops[i]!, steps[i]!)),
+    );
   },
   axes: ([x], { starts, stops, steps }) => [
     x!.shape.map((d, i) => (dim(starts[i]!) === 0 && steps[i] === 1 && sameDim(stops[i]!, d) ? i : 'mix')),
@@ -276,19 +288,27 @@ function spread(g: Value, axis: number, size: Dim, start: Dim, step: number): Va
     const after = [...shape, 1].map((_, i) => (i === axis + 1 ? step - 1 : 0));
     const padded = pad([apart], { before: after.map(() => 0), after });
     wide = sliceAxis(
-      reshape([padded], { shape: withSize(s.mul(asExpr(count), step)) }), axis, 0, dim(s.add(s.mul(s.sub(asExpr(count), 1), step), 1)),
+      reshape([padded], { shape: withSize(s.mul(asExpr(count), step)) }),
+      axis,
+      0,
+      dim(s.add(s.mul(s.sub(asExpr(count), 1), step), 1)),
     );
   }
   const rest = dim(s.sub(s.sub(asExpr(size), typeOf(wide).shape[axis]!), start));
   const parts = [
-    ...(dim(start) === 0 ? [] : [zeros(dtype, withSize(start))]), wide, ...(rest === 0 ? [] : [zeros(dtype, withSize(rest))]),
+    ...(dim(start) === 0 ? [] : [zeros(dtype, withSize(start))]),
+    wide,
+    ...(rest === 0 ? [] : [zeros(dtype, withSize(rest))]),
   ];
   return parts.length === 1 ? wide : concat(parts, { axis });
 }
 
 /** Sizes of `inputs` on one axis, added up: `[0, n₀, n₀ + n₁, …]`. */
-const offsets = (sizes: readonly Dim[]): Dim[] =>
-  sizes.reduce<Dim[]>((sums, d) => [...sums, dim(s.add(asExpr(sums.at(-1)!), d))], [0]);
+function offsets(sizes: readonly Dim[]): Dim[] {
+  const sums: Dim[] = [0];
+  for (const d of sizes) sums.push(dim(s.add(asExpr(sums.at(-1)!), d)));
+  return sums;
+}
 /** A coordinate forced into 0 … size − 1, so that the side of a select that is not taken reads inside its operand. */
 export const clampIndex = (at: Expr, size: Dim): Expr => s.max(s.min(at, s.sub(asExpr(size), 1)), 0);
 
@@ -309,7 +329,10 @@ export const concat = defineOp({
         if (i !== axis) expectSameDim(d, shape[i]!, `sizes differ on axis ${i}`);
       });
     }
-    return tensor(dtype, shape.map((d, i) => (i === axis ? offsets(inputs.map((t) => t.shape[axis]!)).at(-1)! : d)));
+    return tensor(
+      dtype,
+      shape.map((d, i) => (i === axis ? offsets(inputs.map((t) => t.shape[axis]!)).at(-1)! : d)),
+    );
   },
   axes: (inputs, { axis }) =>
     inputs.map(({ shape }) => shape.map((_, i) => (i === normalizeAxis(axis, shape.length) ? 'mix' : i))),
@@ -317,8 +340,10 @@ export const concat = defineOp({
     const axis = normalizeAxis(attrs.axis, shapeOf(cx).length);
     return generate(inputs[0]!.dtype, shapeOf(cx), (at) => {
       let position = at[axis]!;
-      const x = inputs.find(({ shape }) => position < shape[axis]! || ((position -= shape[axis]!), false))!;
-      return x.data[x.shape.reduce((n, d, i) => n * d + (i === axis ? position : at[i]!), 0)]!;
+      let n = 0;
+      while (position >= inputs[n]!.shape[axis]!) position -= inputs[n++]!.shape[axis]!;
+      const x = inputs[n]!;
+      return x.data[x.shape.reduce((sum, d, i) => sum * d + (i === axis ? position : at[i]!), 0)]!;
     });
   },
   lower: {
@@ -328,9 +353,14 @@ export const concat = defineOp({
       const starts = offsets(inputs.map((t) => t.shape[axis]!));
       const present = inputs.flatMap((t, n) => (dim(t.shape[axis]!) === 0 ? [] : [n]));
       const read = (n: number): Expr =>
-        load(n, at.map((c, i) => (i === axis ? clampIndex(s.sub(c, starts[n]!), inputs[n]!.shape[axis]!) : c)));
+        load(
+          n,
+          at.map((c, i) => (i === axis ? clampIndex(s.sub(c, starts[n]!), inputs[n]!.shape[axis]!) : c)),
+        );
       if (present.length === 0) return s.zero(out.dtype);
-      return present.slice(0, -1).reduceRight((rest, n) => s.select(s.lt(at[axis]!, starts[n + 1]!), read(n), rest), read(present.at(-1)!));
+      return present
+        .slice(0, -1)
+        .reduceRight((rest, n) => s.select(s.lt(at[axis]!, starts[n + 1]!), read(n), rest), read(present.at(-1)!));
     },
   },
   grad: (out, [dy]): Value[] => {
@@ -357,7 +387,14 @@ export const split = defineOp({
     const axis = normalizeAxis(attrs.axis, x!.shape.length);
     if (attrs.sizes.length === 0) fail('attribute', 'needs at least one piece');
     expectSameDim(offsets(attrs.sizes).at(-1)!, x!.shape[axis]!, `pieces do not add up to axis ${axis}`);
-    return tuple(...attrs.sizes.map((size) => tensor(x!.dtype, x!.shape.map((d, i) => (i === axis ? size : d)))));
+    return tuple(
+      ...attrs.sizes.map((size) =>
+        tensor(
+          x!.dtype,
+          x!.shape.map((d, i) => (i === axis ? size : d)),
+        ),
+      ),
+    );
   },
   axes: ([x], { axis }) => [x!.shape.map((_, i) => (i === normalizeAxis(axis, x!.shape.length) ? 'mix' : i))],
   eval: ([x], attrs, cx) => {
@@ -420,8 +457,10 @@ export const pad = defineOp({
     if (before.length !== rank || after.length !== rank) fail('attribute', `needs amounts for each of ${rank} axes`);
     const shape = x!.shape.map((d, i) => dim(s.add(asExpr(d), before[i]! + after[i]!)));
     shape.forEach((d, i) => {
-      if (typeof d === 'number' && d < 0) fail('shape', `axis ${i} of size ${printDim(x!.shape[i]!)} loses ${-before[i]! - after[i]!}`);
-      if (mode !== 'constant' && x!.shape[i] === 0 && d !== 0) fail('shape', `axis ${i} is empty: ${mode} has nothing to show`);
+      if (typeof d === 'number' && d < 0)
+        fail('shape', `axis ${i} of size ${printDim(x!.shape[i]!)} loses ${-before[i]! - after[i]!}`);
+      if (mode !== 'constant' && x!.shape[i] === 0 && d !== 0)
+        fail('shape', `axis ${i} is empty: ${mode} has nothing to show`);
     });
     return tensor(x!.dtype, shape);
   },
@@ -443,7 +482,10 @@ export const pad = defineOp({
     element: (at, load, { attrs: { before, after, value, mode }, inputs: [x], out }) => {
       if (x!.shape.some((d) => dim(d) === 0)) return s.literal(value, out.dtype);
       const inside = at.map((c, i) => s.sub(c, before[i]!));
-      const read = load(0, inside.map((c, i) => (before[i] === 0 && after[i] === 0 ? c : padIndex(c, x!.shape[i]!, mode))));
+      const read = load(
+        0,
+        inside.map((c, i) => (before[i] === 0 && after[i] === 0 ? c : padIndex(c, x!.shape[i]!, mode))),
+      );
       if (mode !== 'constant') return read;
       const ok = inside.reduce<Expr>((all, c, i) => {
         const low = before[i]! > 0 ? s.and(all, s.le(0, c)) : all;

@@ -3,11 +3,11 @@ import { evaluate } from '../../ir/evaluate.ts';
 import { evaluateExpr, type Precision } from '../../ir/evaluate-expr.ts';
 import type { Expr } from '../../ir/expr.ts';
 import { graph, typeOf, type Value } from '../../ir/graph.ts';
-import { broadcastOffset, eachIndex, generate, rowMajor, type Nd } from '../../ir/nd.ts';
+import { broadcastOffset, eachIndex, generate, type Nd, rowMajor } from '../../ir/nd.ts';
 import type { Load, LowerContext } from '../../ir/op.ts';
-import { literal, operand, variable } from '../../ir/scalar.ts';
 import { input } from '../../ir/ops/structural.ts';
 import { printExpr } from '../../ir/print.ts';
+import { literal, operand, variable } from '../../ir/scalar.ts';
 import { sizeAt, type TensorType } from '../../ir/type.ts';
 
 /** Reads of operands by flat position; a coordinate outside its axis is an error, as on real memory. */
@@ -27,15 +27,24 @@ const unbound = (symbol: Expr): never => {
 
 /** Results of the op's lowering, or undefined where a schedule or the compiler itself implements it. */
 export function runLowering(
-  value: Value, inputs: readonly Nd[], precision: Precision, bind: (symbol: Expr) => number = unbound,
+  value: Value,
+  inputs: readonly Nd[],
+  precision: Precision,
+  bind: (symbol: Expr) => number = unbound,
 ): readonly Nd[] | undefined {
   const { lower } = value.op;
   const read = reader(inputs);
   if (lower.kind === 'decompose') {
-    const fresh = value.inputs.map((x, i) => input([], { name: `d${i}`, dtype: typeOf(x).dtype, shape: typeOf(x).shape }));
+    const fresh = value.inputs.map((x, i) =>
+      input([], { name: `d${i}`, dtype: typeOf(x).dtype, shape: typeOf(x).shape }),
+    );
     const built = lower.build(fresh, value.attrs);
     const outputs = 'kind' in built ? [built] : built;
-    const g = graph('decomposed', fresh, outputs.map((v, i) => [`o${i}`, v] as const));
+    const g = graph(
+      'decomposed',
+      fresh,
+      outputs.map((v, i) => [`o${i}`, v] as const),
+    );
     const result = evaluate(g, { inputs: Object.fromEntries(inputs.map((x, i) => [`d${i}`, x])), precision });
     return outputs.map((_, i) => result[`o${i}`]!);
   }
@@ -45,35 +54,50 @@ export function runLowering(
   const coords = out.shape.map((d, i) => variable(`i${i}`, 'i32', 1, { from: 0, to: d }));
   const load: Load = (n, at) => operand(n, cx.inputs[n]!.dtype, at);
   const run = (e: Expr, at: readonly number[], leaves?: (leaf: Expr) => number | undefined): number =>
-    evaluateExpr(e, {
-      value: (leaf, where) => {
-        if (leaf.op === 'operand') return read(leaf.arg as number, where);
-        if (leaf.op === 'sym') return bind(leaf);
-        const axis = coords.indexOf(leaf);
-        return axis >= 0 ? at[axis]! : leaves!(leaf)!;
+    evaluateExpr(
+      e,
+      {
+        value: (leaf, where) => {
+          if (leaf.op === 'operand') return read(leaf.arg as number, where);
+          if (leaf.op === 'sym') return bind(leaf);
+          const axis = coords.indexOf(leaf);
+          return axis >= 0 ? at[axis]! : leaves!(leaf)!;
+        },
       },
-    }, precision);
+      precision,
+    );
   const shape = out.shape.map((d) => sizeAt(d, bind));
   switch (lower.kind) {
     case 'pointwise': {
       const args = cx.inputs.map((t, n) => variable(`x${n}`, t.dtype));
       const e = lower.expr(args, cx);
       const strides = inputs.map((x) => rowMajor(x.shape));
-      return [generate(out.dtype, shape, (at) =>
-        run(e, at, (leaf) => {
-          const n = args.indexOf(leaf);
-          return inputs[n]!.data[broadcastOffset(inputs[n]!.shape, strides[n]!, at)];
-        }))];
+      return [
+        generate(out.dtype, shape, (at) =>
+          run(e, at, (leaf) => {
+            const n = args.indexOf(leaf);
+            return inputs[n]!.data[broadcastOffset(inputs[n]!.shape, strides[n]!, at)];
+          }),
+        ),
+      ];
     }
     case 'view': {
       const from = lower.from(coords, cx);
-      return [generate(out.dtype, shape, (at) => read(0, from.map((e) => run(e, at))))];
+      return [
+        generate(out.dtype, shape, (at) =>
+          read(
+            0,
+            from.map((e) => run(e, at)),
+          ),
+        ),
+      ];
     }
     case 'element': {
       const e = lower.element(coords, load, cx);
       return [generate(out.dtype, shape, (at) => run(e, at))];
     }
-    case 'reduce': return [runReduce(value, inputs[0]!, out, precision)];
+    case 'reduce':
+      return [runReduce(value, inputs[0]!, out, precision)];
   }
 }
 
@@ -87,7 +111,11 @@ function runReduce(value: Value, x: Nd, out: TensorType, precision: Precision): 
   const [acc, item] = [variable('acc', out.dtype), variable('x', dtype)];
   const step = lower.step(acc, item, cx);
   const outShape = x.shape.flatMap((d, i) => (axes.includes(i) ? (keep ? [1] : []) : [d]));
-  const result: Nd = { dtype: out.dtype, shape: outShape, data: new Float64Array(outShape.reduce((n, d) => n * d, 1)).fill(lower.init(cx)) };
+  const result: Nd = {
+    dtype: out.dtype,
+    shape: outShape,
+    data: new Float64Array(outShape.reduce((n, d) => n * d, 1)).fill(lower.init(cx)),
+  };
   const strides = rowMajor(outShape);
   eachIndex(x.shape, (at, flat) => {
     const kept = at.flatMap((c, i) => (axes.includes(i) ? (keep ? [0] : []) : [c]));
