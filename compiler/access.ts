@@ -39,8 +39,13 @@ export function uniformConstant(value: Value): number | undefined {
   if (value.op.name !== 'constant') return undefined;
   const { data } = value.attrs.value as Nd;
   const first = data[0];
-  return first !== undefined && data.every((x) => Object.is(x, first)) ? first : undefined;
+  if (first === undefined) return undefined;
+  let known = uniform.get(data);
+  if (known === undefined) uniform.set(data, (known = data.every((x) => Object.is(x, first))));
+  return known ? first : undefined;
 }
+/** Whether all numbers of a constant are the same: asked for every element that is expanded. */
+const uniform = new WeakMap<Float64Array, boolean>();
 
 /** Element of `value` at coordinates `at` (one i32 expression an axis). */
 export function elementOf(value: Value, at: readonly Expr[], sources: Sources): Expr {

@@ -52,7 +52,7 @@ export class BufferTable implements RegionBuffers {
   }
 
   isMaterialised(value: Value): boolean {
-    return this.isStatic(value) || (this.program.materialised.has(value) && !this.region.outputs.includes(value));
+    return this.region.inputs.includes(value);
   }
 
   bindingOf(b: Buffer): Binding {

@@ -203,10 +203,12 @@ class Partitioner {
   private region(kind: RegionKind, root: Value, outputs: readonly Value[], epilogue: readonly Value[]): Region {
     const inputs: Value[] = [];
     const seen = new Set<Value>([root, ...epilogue]);
+    // A constant that repeats one number is written into the code, except where a tile loads its operand.
+    const loaded = new Set(kind === 'matmul' || kind === 'attention' ? root.inputs : []);
     const visit = (x: Value): void => {
       if (seen.has(x)) return;
       seen.add(x);
-      if (uniformConstant(x) !== undefined) return;
+      if (uniformConstant(x) !== undefined && !loaded.has(x)) return;
       if (this.statics.has(x) || this.material.has(x) || x.op.name === 'input') inputs.push(x);
       else x.inputs.forEach(visit);
     };

@@ -59,6 +59,6 @@ export interface RegionBuffers {
   bindingOf(buffer: Buffer): Binding;
   /** True for values whose bytes are known when the bundle is made. */
   isStatic(value: Value): boolean;
-  /** True when the value stands in memory, so that `input` may be called. */
+  /** True for the region's inputs, for which `input` may be called; anything else is computed where it is read. */
   isMaterialised(value: Value): boolean;
 }

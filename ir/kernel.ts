@@ -73,8 +73,9 @@ export class Block {
     body: (v: Expr, block: Block) => void,
     options: { step?: number; bind?: Bind } = {},
   ): void {
-    // No trips: nothing to write.
-    if (sub(to, from).op === 'const' && (sub(to, from).arg as number) <= 0) return;
+    // No trips: nothing to write. A grid stays: its loop is what makes statements a kernel.
+    const serial = (options.bind ?? 'serial') === 'serial';
+    if (serial && sub(to, from).op === 'const' && (sub(to, from).arg as number) <= 0) return;
     const v = variable(name, 'i32', 1, { from, to });
     const inner = new Block();
     body(v, inner);
