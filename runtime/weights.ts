@@ -54,27 +54,53 @@ export async function loadWeights(
 ): Promise<void> {
   if (info.bytes === 0) return;
   const size = Math.min(info.block, info.bytes);
-  const ring = Array.from({ length: 3 }, () => ({ bytes: new Uint8Array(size), checked: Promise.resolve() }));
   const segments = [...info.segments].sort((a, b) => a.from - b.from);
+  // Where memory has the layout of the file, it is read straight into place; shared memory cannot be hashed there.
+  const direct =
+    memory.buffer instanceof ArrayBuffer &&
+    info.bytes <= info.memory &&
+    segments.every(({ stored, from, to }) => stored === 'raw' && from === to);
+  const ring = Array.from({ length: 3 }, () => ({
+    bytes: new Uint8Array(direct ? 0 : size),
+    checked: Promise.resolve(),
+  }));
+  const blockOf = (i: number): Uint8Array<ArrayBuffer> => {
+    const from = i * size;
+    const length = Math.min(size, info.bytes - from);
+    return direct
+      ? new Uint8Array(memory.buffer as ArrayBuffer, memory.byteOffset + from, length)
+      : ring[i % ring.length]!.bytes.subarray(0, length);
+  };
   let first = 0;
   const bad = (why: string): HeddleError =>
     new HeddleError('integrity', `weights ${info.file}: ${why}. Copy or download the file again.`);
   const reader = await source.open(info.file, signal);
+  const blocks = Math.ceil(info.bytes / size);
+  /** Begins to read block `i` into its slot, once the slot is free. */
+  const read = async (i: number): Promise<number> => {
+    if (i >= blocks) return 0;
+    await ring[i % ring.length]!.checked;
+    return reader.fill(blockOf(i));
+  };
+  let next = read(0);
   try {
-    for (let i = 0, start = 0; start < info.bytes; i++, start += size) {
+    for (let i = 0, start = 0; i < blocks; i++, start += size) {
       const slot = ring[i % ring.length]!;
-      await slot.checked;
+      const got = await next;
       signal.throwIfAborted();
-      const block = slot.bytes.subarray(0, Math.min(size, info.bytes - start));
-      const got = await reader.fill(block);
-      if (got < block.length) throw bad(`ends after ${start + got} bytes; the manifest says ${info.bytes}`);
+      const block = blockOf(i);
+      if (got < block.length) {
+        throw bad(`ends after ${start + got} bytes; the manifest says ${info.bytes}`);
+      }
       slot.checked = sha256(block).then((hash) => {
         if (hash === info.sha256[i]) return;
         throw bad(`block ${i} (bytes ${start} to ${start + got - 1}) does not have the hash in the manifest`);
       });
       slot.checked.catch(() => {});
+      next = read(i + 1);
+      next.catch(() => {});
       while (first < segments.length && segments[first]!.from + segments[first]!.bytes <= start) first++;
-      for (let s = first; s < segments.length && segments[s]!.from < start + got; s++) {
+      for (let s = first; !direct && s < segments.length && segments[s]!.from < start + got; s++) {
         place(segments[s]!, block, start, memory);
       }
       progress(start + got);
@@ -85,6 +111,7 @@ export async function loadWeights(
       throw bad(`is longer than the ${info.bytes} bytes that the manifest says`);
     }
   } finally {
+    await next.catch(() => {});
     await reader.close().catch(() => {});
   }
 }
