@@ -214,7 +214,7 @@ export const im2col = defineOp({
       const axes = windowAxes(attrs.kernel, attrs);
       const [channel, ...tap] = unflatten(column!, [shape[1]!, ...attrs.kernel]);
       const at = tapPlace(axes, shape, unflatten(place!, windowCounts(shape, axes)), tap);
-      return loadTap(load, [n!, channel!], at, shape, () => sc.zero(dtype));
+      return loadTap(load, [n!, channel!], at, shape, sc.zero(dtype));
     },
   },
   examples: [
@@ -255,7 +255,7 @@ export const depthwiseConv = defineOp({
       const channel = sc.floordiv(o!, weights[0]! / attrs.groups);
       let sum = inputs[2] ? load(2, [o!]) : sc.zero(dtype);
       for (const tap of taps(axes)) {
-        const x = loadTap(load, [n!, channel], tapPlace(axes, shape, at, tap), shape, () => sc.zero(dtype));
+        const x = loadTap(load, [n!, channel], tapPlace(axes, shape, at, tap), shape, sc.zero(dtype));
         sum = sc.add(sum, sc.mul(x, load(1, [o!, sc.index(0), ...tap.map(sc.index)])));
       }
       return sum;

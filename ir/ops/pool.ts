@@ -97,7 +97,7 @@ export const maxPool = defineOp({
       const axes = reaching(attrs);
       const low = sc.literal(sc.lowest(dtype), dtype);
       return taps(axes)
-        .map((tap) => loadTap(load, [n!, c!], tapPlace(axes, shape, at, tap), shape, () => low))
+        .map((tap) => loadTap(load, [n!, c!], tapPlace(axes, shape, at, tap), shape, low))
         .reduce((best, x) => sc.max(best, x));
     },
   },
@@ -142,7 +142,7 @@ export const avgPool = defineOp({
       const axes = reaching(attrs);
       const places = taps(axes).map((tap) => tapPlace(axes, shape, at, tap));
       const sum = places
-        .map((place) => loadTap(load, [n!, c!], place, shape, () => sc.zero(dtype)))
+        .map((place) => loadTap(load, [n!, c!], place, shape, sc.zero(dtype)))
         .reduce((total, x) => sc.add(total, x));
       // Taps that count lie in a box, so their number is a product of one count an axis.
       const counts = windowAxes(attrs.kernel, attrs).map((axis, i) => {

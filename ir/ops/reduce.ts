@@ -8,9 +8,10 @@ import { type AxisMap, defineOp, type Example, type LowerContext, type Op } from
 import * as sc from '../scalar.ts';
 import { type Dim, type Shape, staticShape, type TensorType, tensor } from '../type.ts';
 import { expectDtype, normalizeAxes, typeAt } from './check.ts';
+import { add, cast, div, equal, exp, isInf, log, mul, select, sub } from './elementwise.ts';
 import { addAs, mulAs } from './exact.ts';
 import { bools, f32, given } from './example.ts';
-import { late } from './late.ts';
+import { expand, reshape } from './shape.ts';
 import { scalar } from './structural.ts';
 
 const foldAttrs = {
@@ -113,8 +114,8 @@ const foldOf = (v: Value): FoldAttrs => v.attrs as unknown as FoldAttrs;
 
 /** A folded value, stretched back over the axes it was folded along. */
 export function unfold(folded: Value, x: TensorType, axes: readonly number[]): Value {
-  const kept = late('reshape', [folded], { shape: foldedShape(x.shape, axes, true) });
-  return late('expand', [kept], { shape: x.shape });
+  const kept = reshape([folded], { shape: foldedShape(x.shape, axes, true) });
+  return expand([kept], { shape: x.shape });
 }
 
 /** How many elements are folded into one, as a scalar value of `dtype` also where sizes are symbolic. */
@@ -126,7 +127,7 @@ export function foldCount(x: TensorType, axes: readonly number[]): Value {
       known.reduce((n, d) => n * d, 1),
       x.dtype,
     );
-  const ones = late('expand', [scalar(1, x.dtype)], { shape: sizes });
+  const ones = expand([scalar(1, x.dtype)], { shape: sizes });
   return reduceSum([ones], { axes: sizes.map((_, i) => i) });
 }
 
@@ -139,7 +140,7 @@ export function sumTo(x: Value, shape: Shape): Value {
   const skip = from.length - shape.length;
   const axes = from.map((_, i) => i).filter((i) => i < skip || (shape[i - skip] === 1 && from[i] !== 1));
   if (axes.length === 0) return x;
-  return late('reshape', [reduceSum([x], { axes, keepdims: true })], { shape });
+  return reshape([reduceSum([x], { axes, keepdims: true })], { shape });
 }
 
 /** Gradient of an extremum: shared equally among the elements that attain it. */
@@ -147,9 +148,9 @@ function extremumGrad(out: Value, dout: Value): Value {
   const x = out.inputs[0]!;
   const { axes } = foldOf(out);
   const type = typeOf(x);
-  const attains = late('cast', [late('equal', [x, unfold(out, type, axes)])], { to: type.dtype });
+  const attains = cast([equal([x, unfold(out, type, axes)])], { to: type.dtype });
   const ties = reduceSum([attains], { axes, keepdims: true });
-  return late('mul', [late('div', [attains, ties]), unfold(dout, type, axes)]);
+  return mul([div([attains, ties]), unfold(dout, type, axes)]);
 }
 
 const shapes: readonly Example<typeof foldAttrs>[] = [
@@ -184,7 +185,7 @@ export const reduceMean = defineFold({
   onnx: { op: 'ReduceMean', since: 18 },
   grad: (out, dout) => {
     const [x, { axes }] = [typeOf(out.inputs[0]!), foldOf(out)];
-    return unfold(late('div', [dout, foldCount(x, axes)]), x, axes);
+    return unfold(div([dout, foldCount(x, axes)]), x, axes);
   },
   examples: shapes,
 });
@@ -235,7 +236,7 @@ export const reduceProd = defineFold({
   onnx: { op: 'ReduceProd', since: 18 },
   grad: (out, dout) => {
     const x = out.inputs[0]!;
-    return late('div', [unfold(late('mul', [dout, out]), typeOf(x), foldOf(out).axes), x]);
+    return div([unfold(mul([dout, out]), typeOf(x), foldOf(out).axes), x]);
   },
   examples: [...shapes, { inputs: [given('i32', [2], [65537, 65537])], attrs: { axes: [0] }, note: 'wraps' }],
 });
@@ -298,17 +299,17 @@ export const logSumExp = defineOp({
       const { dtype, shape } = typeOf(x!);
       const top = reduceMax([x!], { axes, keepdims: true });
       // An infinite maximum would make ∞ − ∞; the sum is then 0 or ∞ without a shift.
-      const shift = late('select', [late('is_inf', [top]), scalar(0, dtype), top]);
-      const sum = reduceSum([late('exp', [late('sub', [x!, shift])])], { axes, keepdims: true });
-      const out = late('add', [late('log', [sum]), shift]);
-      return keepdims ? out : late('reshape', [out], { shape: foldedShape(shape, axes, false) });
+      const shift = select([isInf([top]), scalar(0, dtype), top]);
+      const sum = reduceSum([exp([sub([x!, shift])])], { axes, keepdims: true });
+      const out = add([log([sum]), shift]);
+      return keepdims ? out : reshape([out], { shape: foldedShape(shape, axes, false) });
     },
   },
   grad: (out, [dout]) => {
     const x = out.inputs[0]!;
     const { axes } = foldOf(out);
-    const weight = late('exp', [late('sub', [x, unfold(out, typeOf(x), axes)])]);
-    return [late('mul', [weight, unfold(dout!, typeOf(x), axes)])];
+    const weight = exp([sub([x, unfold(out, typeOf(x), axes)])]);
+    return [mul([weight, unfold(dout!, typeOf(x), axes)])];
   },
   onnx: { op: 'ReduceLogSumExp', since: 18, attrs: { keepdims: 'keepdims' } },
   examples: [

@@ -123,12 +123,12 @@ export function loadTap(
   lead: readonly Expr[],
   { at, inside }: TapPlace,
   shape: Shape,
-  outside: (x: Expr) => Expr,
+  outside: Expr,
 ): Expr {
   if (inside.op === 'const' && inside.arg === 1) return load(0, [...lead, ...at]);
   const clamped = at.map((e, i) => sc.max(sc.min(e, sc.sub(asExpr(shape[i + 2]!), 1)), 0));
   const x = load(0, [...lead, ...clamped]);
-  return sc.select(inside, x, outside(x));
+  return sc.select(inside, x, outside);
 }
 
 /** The plain-number twin of `tapPlace`: flat offset in one image of `shape`, or −1 in the padding. */
