@@ -53,12 +53,15 @@ export function compileExpr(root: Expr, cx: ExprContext): Code {
   }
   const code = compiler.code(root);
   if (prelude.length === 0) return code;
-  const before = (f: Frame): void => {
-    for (const step of prelude) step(f);
-  };
+  const after =
+    <T>(run: (f: Frame) => T) =>
+    (f: Frame): T => {
+      for (const step of prelude) step(f);
+      return run(f);
+    };
   return root.lanes === 1
-    ? { lanes: 1, run: (f) => (before(f), (code.run as ScalarCode)(f)) }
-    : { lanes: root.lanes, run: (f) => (before(f), (code.run as VectorCode)(f)) };
+    ? { lanes: 1, run: after(code.run as ScalarCode) }
+    : { lanes: root.lanes, run: after(code.run as VectorCode) };
 }
 
 /** Evaluates into a slot. */
@@ -148,7 +151,10 @@ class ExprCompiler {
         const [memory, at] = [this.#memory(e.arg as Buffer), this.#scalar(e.args[0]!)];
         return (f) => {
           const first = at(f);
-          return fill(lanes, (lane) => f.memories[memory]!.load(first + lane, f));
+          const from = f.memories[memory]!;
+          const out = new Array<number>(lanes);
+          for (let lane = 0; lane < lanes; lane++) out[lane] = from.load(first + lane, f);
+          return out;
         };
       }
       case 'splat': {
@@ -182,12 +188,11 @@ class ExprCompiler {
       case 'operand':
         return this.#fault(`${printExpr(e)} cannot have ${lanes} lanes`);
     }
-    const f = this.#function(e);
-    const [a, b, c] = e.args.map((x) => this.#lanewise(x, lanes));
-    return (frame) => {
-      const [x, y, z] = [a!(frame), b?.(frame), c?.(frame)];
-      return fill(lanes, (lane) => f(x[lane]!, y ? y[lane]! : 0, z ? z[lane]! : 0));
-    };
+    return lanewise(
+      this.#function(e),
+      lanes,
+      e.args.map((x) => this.#lanewise(x, lanes)),
+    );
   }
 
   /** An operand of a vector operator; all have its lanes. */
@@ -222,6 +227,19 @@ class ExprCompiler {
   #fault(message: string): never {
     throw new KernelFault(this.#cx.kernel, message);
   }
+}
+
+/** A scalar function on each lane of its operands. */
+function lanewise(f: ScalarFunction, lanes: number, operands: readonly VectorCode[]): VectorCode {
+  const [a, b, c] = operands;
+  return (frame) => {
+    const x = a!(frame);
+    const y = b ? b(frame) : x;
+    const z = c ? c(frame) : x;
+    const out = new Array<number>(lanes);
+    for (let lane = 0; lane < lanes; lane++) out[lane] = f(x[lane]!, y[lane]!, z[lane]!);
+    return out;
+  };
 }
 
 function fill(lanes: number, value: (lane: number) => number): readonly number[] {

@@ -64,6 +64,7 @@ export function scalarFunction(op: ExprOp, dtype: Scalar, from: Scalar, fma: Fma
 
 function fmaFunction(dtype: Scalar, rounding: FmaRounding): ScalarFunction {
   const fold = (op: ExprOp, a: number, b: number): number => foldScalar(op, dtype, [a, b], dtype)!;
+  if (rounding === 'separate' && dtype === 'f32') return (a, b, c) => Math.fround(Math.fround(a * b) + c);
   if (rounding === 'separate' || !isFloat(dtype) || dtype === 'f64')
     return (a, b, c) => fold('add', fold('mul', a, b), c);
   // The product of two f32, f16 or bf16 is exact in f64; rounding the sum to odd first makes the last rounding right.

@@ -278,8 +278,6 @@ class KernelCompiler implements ExprContext {
       case 'barrier':
         return { steps: barrier(this.#barriers++) };
       case 'fence':
-        return { run: () => undefined };
-      case 'fence':
         return { run: () => {} };
     }
   }
@@ -302,7 +300,8 @@ class KernelCompiler implements ExprContext {
     const run = code.run as VectorCode;
     return (f) => {
       const first = at(f);
-      run(f).forEach((x, lane) => f.memories[memory]!.store(first + lane, x, f));
+      const values = run(f);
+      for (let lane = 0; lane < values.length; lane++) f.memories[memory]!.store(first + lane, values[lane]!, f);
     };
   }
 

@@ -97,9 +97,6 @@ class KernelPrinter {
         }
         line('}');
         return;
-      case 'fence':
-        line('fence');
-        return;
       case 'barrier':
       case 'fence':
         line(s.kind);

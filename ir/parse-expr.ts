@@ -59,7 +59,8 @@ function node(
 ): Node {
   const height = 1 + Math.max(0, ...args.map((a) => a.height));
   if (height > MAX_HEIGHT) lexer.error(`an expression is nested more than ${MAX_HEIGHT} deep`, at);
-  const real = REAL.has(op) || args.some((a) => a.real) || (typeof leaf === 'number' && !Number.isInteger(leaf));
+  const typed = op === 'select' ? args.slice(1) : COMPARISONS.has(op) ? [] : args;
+  const real = REAL.has(op) || typed.some((a) => a.real) || (typeof leaf === 'number' && !Number.isInteger(leaf));
   return { op, dtype, args, real, height, at, ...(leaf === undefined ? {} : { leaf }) };
 }
 
@@ -203,7 +204,8 @@ function build(lexer: Lexer, n: Node, expected: Scalar): Expr {
 }
 
 /** The dtype of an expression that nothing around it types. */
-const natural = (n: Node): Scalar => n.dtype ?? (n.real ? 'f32' : 'i32');
+const natural = (n: Node): Scalar => n.dtype ?? (n.real ? 'f32' : isWide(n) ? 'i64' : 'i32');
+const isWide = (n: Node): boolean => typeof n.leaf === 'number' && n.leaf !== (n.leaf | 0);
 
 function exactLiteral(lexer: Lexer, value: number, dtype: Scalar, at: Token): Expr {
   const e = literal(value, dtype);

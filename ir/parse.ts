@@ -16,6 +16,8 @@ import { numberDtype } from './text.ts';
 import { type Dim, dim, sameType, staticShape, type TensorType, tensor, tuple, type ValueType } from './type.ts';
 
 const MAX_GRAPH_DEPTH = 64;
+/** Of one constant. */
+const MAX_ELEMENTS = 2 ** 28;
 
 /**
  * All graphs of a text, in order. A `symbols` declaration holds for the graphs below it. Only operators that some
@@ -356,7 +358,9 @@ class Parser {
       this.#lexer.error(`${items.length} elements for ${count} of shape [${shape.join(', ')}]`, at);
     for (const x of items)
       if (!isFloat(dtype) && roundTo(dtype, x) !== x) this.#lexer.error(`${x} is not a value of ${dtype}`, at);
-    return { dtype, shape, data: Float64Array.from(items, (x) => roundTo(dtype, x)) };
+    if (count > MAX_ELEMENTS) this.#lexer.error(`a constant of ${count} elements is too large`, at);
+    const data = Float64Array.from(items, (x) => roundTo(dtype, x));
+    return { dtype, shape, data: list ? data : new Float64Array(count).fill(data[0]!) };
   }
 
   #type(): ValueType {

@@ -5,7 +5,7 @@ import { isInt, roundTo, type Scalar } from './dtype.ts';
 import type { Expr, Sym } from './expr.ts';
 import { type AttrValue, type Graph, graphValues, isGraph, type Value } from './graph.ts';
 import { BARE_FILE, IDENTIFIER, VALUE_NAME } from './lex.ts';
-import { countOf, type Nd } from './nd.ts';
+import type { Nd } from './nd.ts';
 import { printDim, printExpr, printNumber, printType } from './print.ts';
 import { symbolsOf } from './scalar.ts';
 import type { ValueType } from './type.ts';
@@ -176,17 +176,23 @@ function printAttr(
   return schema.kind === 'dim' ? printDim(attr as Expr) : printExpr(attr as Expr);
 }
 
-/** `i32[2, 2](1, 2, 3, 4)`; a single element stands for all. */
+/** `i32[2, 2](1, 2, 3, 4)`, `i32[2, 2](1)` */
 function printTensor(value: Nd): string {
   const type = printType({ kind: 'tensor', dtype: value.dtype, shape: value.shape });
-  return `${type}(${Array.from(value.data, (x) => printElement(x, value.dtype)).join(', ')})`;
+  return `${type}(${elementsOf(value).join(', ')})`;
 }
 
 /** Elements without the type: a list, or one number for a scalar and for a tensor that repeats one element. */
 function printElements(value: Nd): string {
-  const items = Array.from(value.data, (x) => printElement(x, value.dtype));
-  const single = value.shape.length === 0 || (items.length === 1 && countOf(value.shape) !== 1);
+  const items = elementsOf(value);
+  const single = value.shape.length === 0 || items.length < value.data.length;
   return single ? items[0]! : `[${items.join(', ')}]`;
+}
+
+/** All elements, or one when all are the same. */
+function elementsOf({ data, dtype }: Nd): string[] {
+  const repeats = data.length > 1 && data.every((x) => Object.is(x, data[0]));
+  return Array.from(repeats ? data.subarray(0, 1) : data, (x) => printElement(x, dtype));
 }
 
 /** The shortest decimal that rounds to `x` in `dtype`. */

@@ -22,7 +22,7 @@ function difference(a: Graph, b: Graph, path = a.name): string | undefined {
   if ([...a.outputs.keys()].join() !== [...b.outputs.keys()].join()) return `${path}: outputs`;
   const pairs = new Map<Value, Value>();
   const stack: [Value, Value][] = [...a.outputs].map(([name, v]) => [v, b.outputs.get(name)!]);
-  a.inputs.forEach((v, i) => stack.push([v, b.inputs[i]!]));
+  for (const [i, v] of a.inputs.entries()) stack.push([v, b.inputs[i]!]);
   for (let top = stack.pop(); top; top = stack.pop()) {
     const [x, y] = top;
     if (pairs.get(x) === y) continue;
@@ -31,7 +31,7 @@ function difference(a: Graph, b: Graph, path = a.name): string | undefined {
     if (x.op !== y.op || x.inputs.length !== y.inputs.length || !sameType(x.type, y.type)) return here;
     for (const [name, attr] of Object.entries(x.attrs))
       if (!sameAttr(attr, y.attrs[name], here)) return `${here}.${name}`;
-    x.inputs.forEach((v, i) => stack.push([v, y.inputs[i]!]));
+    for (const [i, v] of x.inputs.entries()) stack.push([v, y.inputs[i]!]);
   }
   return undefined;
 }
@@ -204,12 +204,17 @@ const FAULTS: readonly (readonly [text: string, code: string, at: string, says: 
   ['symbols N in 1..8\ngraph g(%x: f32[NN]) { return x: %x }', 'syntax', '2:17', /known names: N/],
   ['symbols N in 9..8\ngraph g(%x: f32[N]) { return x: %x }', 'syntax', '1:9', /no admissible size in 9\.\.8/],
   ['symbols N in 1..8, N in 1..9', 'syntax', '1:20', /symbol N is declared twice/],
-  [inside('%z = matmull %x, %y : f32[2, 4]'), 'syntax', '3:8', /there is no op "matmull"[^]*did you mean "matmul"\?/],
+  [
+    inside('%z = matmull %x, %y : f32[2, 4]'),
+    'syntax',
+    '3:8',
+    /there is no op "matmull"[\s\S]*did you mean "matmul"\?/,
+  ],
   [
     inside('%z = select %kep, %x, %x : f32[2, 3]'),
     'syntax',
     '3:15',
-    /%kep is not defined above[^]*did you mean "keep"\?/,
+    /%kep is not defined above[\s\S]*did you mean "keep"\?/,
   ],
   [inside('%z = matmul %x, %x : f32[2, 3]'), 'shape', '3:3', /matmul: /],
   [
@@ -226,7 +231,7 @@ const FAULTS: readonly (readonly [text: string, code: string, at: string, says: 
     inside('%z = cast %x {too = f16} : f16[2, 3]'),
     'syntax',
     '3:17',
-    /cast has no attribute "too"[^]*did you mean "to"\?/,
+    /cast has no attribute "too"[\s\S]*did you mean "to"\?/,
   ],
   [inside('%z = cast %x {to = f16, to = f16} : f16[2, 3]'), 'syntax', '3:27', /attribute to is given twice/],
   [inside('%z = cast %x : f16[2, 3]'), 'attribute', '3:3', /attribute to /],
