@@ -47,6 +47,14 @@ export class BufferTable implements RegionBuffers {
     return this.make(`temp_${name}`, dtype, size, 'readwrite', { kind: 'temp', name, dtype, size });
   }
 
+  scratch(name: string, dtype: Scalar, size: number): Buffer {
+    const known = this.table.get(`scratch ${name}`);
+    if (known) return known;
+    const made = buffer(name, dtype, size, { space: 'local', access: 'readwrite' });
+    this.table.set(`scratch ${name}`, made);
+    return made;
+  }
+
   isStatic(value: Value): boolean {
     return this.program.isStatic(value);
   }

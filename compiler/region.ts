@@ -57,6 +57,8 @@ export interface RegionBuffers {
   temp(name: string, dtype: Scalar, size: Expr): Buffer;
   /** What a buffer handed out above is bound to. */
   bindingOf(buffer: Buffer): Binding;
+  /** Private memory of one thread. */
+  scratch(name: string, dtype: Scalar, size: number): Buffer;
   /** True for values whose bytes are known when the bundle is made. */
   isStatic(value: Value): boolean;
   /** True for the region's inputs, for which `input` may be called; anything else is computed where it is read. */

@@ -15,7 +15,7 @@ import type { WeightLayout } from './region.ts';
 const PANEL = 8;
 const ALIGN = 64;
 /** Bytes of one checksum block: small enough to overlap hashing with reading. */
-const BLOCK = 8 << 20;
+const BLOCK = 32 << 20;
 
 type Data = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
 

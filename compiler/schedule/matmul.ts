@@ -12,7 +12,7 @@ import { asExpr, elements, type Shape, staticShape } from '../../ir/type.ts';
 import { broadcastAt, fillsLanes, flatten, unflatten } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
-import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
+import { makeStage, operandAt, type ScheduleContext, storeResult, storeTile } from './context.ts';
 import { nameCoordinates } from './element.ts';
 import { accumulate, columnGroup, PANEL, packPanels, rowTiles } from './tile.ts';
 
@@ -96,26 +96,25 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
       const firstRow = mul(rowBlockAt, rowBlock);
       const count = body.let('rows', min(sub(p.m, firstRow), rowBlock));
       const base = mul(flatten(p.batch, batch), panelElements(p));
-      for (let c = 0; c < PANEL_COLUMNS; c += columns)
-        columnGroup(body, add(mul(unit, PANEL_COLUMNS), c), p.n, columns, (group, column, width, valid) =>
-          rowTiles(group, { first: firstRow, count, total: p.m }, tileRows, (tile, row, rows) => {
-            const acc = accumulate(tile, {
-              rows,
-              columns: width,
-              k: p.k,
-              panels,
-              tile: cx.target.matmul,
-              left: leftRows(cx, p, tile, batch, row, rows),
-              panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
-            });
-            acc.forEach((vectors, i) => {
-              const at = [...batch, ...rowAt(p, add(row, i))];
-              vectors.forEach((v, j) => {
-                if (j * 4 < valid) storeLanes(cx, tile, [...at, add(column, j * 4)], v, Math.min(4, valid - j * 4));
-              });
-            });
-          }),
-        );
+      const writeTile = (tile: Block, column: Expr, width: number, valid: number, row: Expr, rows: number): void => {
+        const acc = accumulate(tile, {
+          rows,
+          columns: width,
+          k: p.k,
+          panels,
+          tile: cx.target.matmul,
+          left: leftRows(cx, p, tile, batch, row, rows),
+          panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
+        });
+        storeTile(cx, tile, acc, valid, (i) => [...batch, ...rowAt(p, add(row, i))], column);
+      };
+      body.for('c', 0, PANEL_COLUMNS / columns, (c, turn) =>
+        columnGroup(turn, add(mul(unit, PANEL_COLUMNS), mul(c, columns)), p.n, columns, (group, column, width, valid) =>
+          rowTiles(group, { first: firstRow, count, total: p.m }, tileRows, (tile, row, rows) =>
+            writeTile(tile, column, width, valid, row, rows),
+          ),
+        ),
+      );
     },
     { bind: 'grid.x' },
   );

@@ -31,8 +31,12 @@ import { nameCoordinates } from './element.ts';
 /** Columns of one packed panel. */
 export const PANEL = 8;
 
+/** Rows of the tile that takes what full tiles leave; below it, single rows. */
+const REST = 2;
+
 /**
- * Full tiles of `tileRows` rows from `first`, then the remaining rows in tiles of …, 4, 2, 1.
+ * Full tiles of `tileRows` rows from `first`, then the remaining rows in pairs and a last single one. A pair keeps two
+ * sets of accumulators and runs at nearly full speed, so that more exact tiles would only be more code.
  * @param total rows that exist: lets arithmetic on a tile's row numbers simplify
  */
 export function rowTiles(
@@ -41,21 +45,19 @@ export function rowTiles(
   tileRows: number,
   writeTile: (block: Block, row: Expr, rows: number) => void,
 ): void {
-  const { first, count, total } = range;
-  const write = (body: Block, start: Expr, rows: number): void => {
-    const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
-    body.stmts.push({ kind: 'let', v: row, value: start });
-    writeTile(body, row, rows);
-  };
-  const tiles = floordiv(count, tileRows);
-  block.for('t', 0, tiles, (t, body) => write(body, add(first, mul(t, tileRows)), tileRows));
-  if (tileRows === 1) return;
-  const rest = floormod(count, tileRows);
-  let done = add(first, mul(tiles, tileRows));
-  for (let size = 2 ** Math.floor(Math.log2(tileRows - 1)); size >= 1; size /= 2) {
-    const here = done;
-    block.if(ge(floormod(rest, size * 2), size), (some) => write(some, here, size));
-    done = add(here, mul(floordiv(floormod(rest, size * 2), size), size));
+  const { count, total } = range;
+  const tiles = (body: Block, first: Expr, n: Expr, rows: number): void =>
+    body.for('t', 0, n, (t, inner) => {
+      const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
+      inner.stmts.push({ kind: 'let', v: row, value: add(first, mul(t, rows)) });
+      writeTile(inner, row, rows);
+    });
+  let { first } = range;
+  let left = count;
+  for (const rows of [...new Set([tileRows, Math.min(tileRows, REST), 1])]) {
+    tiles(block, first, floordiv(left, rows), rows);
+    first = add(first, mul(floordiv(left, rows), rows));
+    left = floormod(left, rows);
   }
 }
 
@@ -76,20 +78,19 @@ export function columnGroup(
     for (let valid = 1; valid < PANEL; valid++)
       last.if(ge(left, valid), (some) => some.if(lt(left, valid + 1), (exact) => write(exact, at, PANEL, valid)));
   };
-  block.if(
-    lt(add(first, columns - 1), n),
-    (full) => write(full, first, columns, columns),
-    (edge) => {
-      for (let d = 0; d < columns; d += PANEL) {
-        const at = add(first, d);
+  const rest = (edge: Block): void => {
+    for (let d = 0; d < columns; d += PANEL) {
+      const at = add(first, d);
+      if (columns === PANEL) edge.if(lt(at, n), (some) => part(some, at));
+      else
         edge.if(
           lt(add(at, PANEL - 1), n),
           (whole) => write(whole, at, PANEL, PANEL),
-          (rest) => rest.if(lt(at, n), (some) => part(some, at)),
+          (none) => none.if(lt(at, n), (some) => part(some, at)),
         );
-      }
-    },
-  );
+    }
+  };
+  block.if(lt(add(first, columns - 1), n), (full) => write(full, first, columns, columns), rest);
 }
 
 export interface TileOperands {
