@@ -41,7 +41,10 @@ export function uniformConstant(value: Value): number | undefined {
   const first = data[0];
   if (first === undefined) return undefined;
   let known = uniform.get(data);
-  if (known === undefined) uniform.set(data, (known = data.every((x) => Object.is(x, first))));
+  if (known === undefined) {
+    known = data.every((x) => Object.is(x, first));
+    uniform.set(data, known);
+  }
   return known ? first : undefined;
 }
 /** Whether all numbers of a constant are the same: asked for every element that is expanded. */

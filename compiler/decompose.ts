@@ -13,7 +13,7 @@ export function decompose(graph: Graph): Graph {
   };
   return makeGraph(
     graph.name,
-    graph.inputs.map(single),
+    graph.inputs,
     [...graph.outputs].map(([name, v]) => [name, single(v)]),
   );
 }

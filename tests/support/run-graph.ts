@@ -10,13 +10,14 @@ import { kernelsOf, type ScheduledProgram, scheduleProgram } from '../../compile
 import { WASM_PLAIN, WASM_RELAXED } from '../../compiler/target.ts';
 import { printWasm } from '../../compiler/wasm.ts';
 import { WeightPlan } from '../../compiler/weights.ts';
-import { type Scalar, sizeOf as bytesOfType } from '../../ir/dtype.ts';
+import { sizeOf as bytesOfType, type Scalar } from '../../ir/dtype.ts';
 import type { Buffer, Expr, Sym } from '../../ir/expr.ts';
 import type { Graph } from '../../ir/graph.ts';
 import { type Numbers, runKernel } from '../../ir/interpret.ts';
 import type { Kernel } from '../../ir/kernel.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
 import { evaluateIndex } from '../../ir/scalar.ts';
+import { erf, powC } from '../../ir/special.ts';
 import { toFloat32, toHalf, type WeightStore } from '../../ir/weights.ts';
 import type { Address, EntryPlan, Launch, Step } from '../../runtime/manifest.ts';
 import { sizeOf } from '../../runtime/manifest.ts';
@@ -54,10 +55,10 @@ export function compileGraph(graph: Graph, store: WeightStore = NO_WEIGHTS): Run
     plan,
     run(engine, inputs) {
       const list = engine.endsWith('relaxed') ? kernels.relaxed : kernels.plain;
-      const execution = new Execution(plan, image, list, inputs);
+      const execution = new Execution(plan, image, inputs);
       if (engine.startsWith('host')) return execution.run(hostLaunch(list, engine === 'host relaxed'));
-      let module = instances.get(engine);
-      if (!module) instances.set(engine, (module = compileWasm(list, engine === 'wasm relaxed')));
+      const module = instances.get(engine) ?? compileWasm(list, engine === 'wasm relaxed');
+      instances.set(engine, module);
       return execution.run(wasmLaunch(module));
     },
   };
@@ -81,7 +82,7 @@ class Execution {
   private readonly ends: readonly number[];
   private readonly weights: number;
 
-  constructor(plan: EntryPlan, image: Uint8Array, kernels: readonly Kernel[], inputs: Readonly<Record<string, Nd>>) {
+  constructor(plan: EntryPlan, image: Uint8Array, inputs: Readonly<Record<string, Nd>>) {
     this.plan = plan;
     this.symbols = bindSymbols(plan, inputs);
     let top = ALIGN;
@@ -99,7 +100,6 @@ class Execution {
     });
     this.scratch = place(plan.scratch);
     this.ends = ends;
-    void kernels;
     this.memory = new WebAssembly.Memory({ initial: Math.ceil(top / 65536), maximum: 65536, shared: true });
     this.bytes = new Uint8Array(this.memory.buffer);
     this.bytes.fill(POISON);
@@ -195,14 +195,14 @@ function hostLaunch(kernels: readonly Kernel[], fused: boolean): RunLaunch {
     kernel.params.forEach((p, i) => {
       params.set(p, sizeOf(launch.params[i]!, execution.symbols));
     });
-    const size = (b: Buffer): number => evaluateIndex(b.size, (leaf) => valueOf(leaf, params, execution));
+    const size = (b: Buffer): number => evaluateIndex(b.size, (leaf) => sizeOfSymbol(leaf, params, execution));
     const buffers = new Map<Buffer, Numbers>();
     const writeBack: (() => void)[] = [];
     // Every symbol that a buffer's size mentions is needed too, though the kernel does not take it as an argument.
     const sizes = new Map(params);
     kernel.buffers.forEach((b, i) => {
       evaluateIndex(b.size, (leaf) => {
-        const value = valueOf(leaf, params, execution);
+        const value = sizeOfSymbol(leaf, params, execution);
         sizes.set(leaf, value);
         return value;
       });
@@ -218,14 +218,12 @@ function hostLaunch(kernels: readonly Kernel[], fused: boolean): RunLaunch {
       if (b.access !== 'read') writeBack.push(() => encode(execution.bytes, at, b.dtype, copy));
     });
     const options = { buffers, params: sizes, fma: fused ? 'fused' : 'separate' } as const;
-    const middle = Math.ceil(grid / 2);
-    for (const [from, to] of [[middle, grid], [0, middle]] as const)
-      if (from < to) runKernel(kernel, { ...options, grid: [from, to], order: 'reverse' });
+    for (const [from, to] of chunks(grid)) runKernel(kernel, { ...options, grid: [from, to], order: 'reverse' });
     for (const write of writeBack) write();
   };
 }
 
-function valueOf(leaf: Expr, params: ReadonlyMap<Expr, number>, execution: Execution): number {
+function sizeOfSymbol(leaf: Expr, params: ReadonlyMap<Expr, number>, execution: Execution): number {
   const name = (leaf.arg as Sym).name;
   return params.get(leaf) ?? execution.symbols[name] ?? fail(`symbol ${name} is not bound`);
 }
@@ -240,7 +238,7 @@ interface WasmModuleCode {
   readonly functionOf: readonly number[];
 }
 
-/** Whether this engine runs relaxed SIMD; Node 20 has it behind a flag, which is set before anything is compiled. */
+// Node 20 has relaxed SIMD behind a flag, which must be set before anything is compiled.
 v8.setFlagsFromString('--experimental-wasm-relaxed-simd');
 
 function compileWasm(kernels: readonly Kernel[], relaxed: boolean): WasmModuleCode {
@@ -248,13 +246,16 @@ function compileWasm(kernels: readonly Kernel[], relaxed: boolean): WasmModuleCo
   return { module: new WebAssembly.Module(printed.bytes), functionOf: printed.functionOf };
 }
 
-/** The functions that modules import: those of `Math`, and two that it lacks. */
+/** The functions that modules import. */
 const MATH: Readonly<Record<string, (...args: number[]) => number>> = {
   exp: Math.exp,
   log: Math.log,
   tanh: Math.tanh,
   sin: Math.sin,
   cos: Math.cos,
+  pow: powC,
+  rem: (a, b) => a % b,
+  erf,
 };
 
 function wasmLaunch(code: WasmModuleCode): RunLaunch {
@@ -264,10 +265,15 @@ function wasmLaunch(code: WasmModuleCode): RunLaunch {
     exports ??= new WebAssembly.Instance(code.module, { env: { memory }, m: MATH }).exports;
     const run = exports[`k${code.functionOf[launch.kernel]!}`] as (...args: number[]) => void;
     const params = launch.params.map((p) => sizeOf(p, symbols));
-    const middle = Math.ceil(grid / 2);
-    for (const [from, to] of [[middle, grid], [0, middle]] as const)
-      if (from < to) run(...args, ...params, from, to);
+    for (const [from, to] of chunks(grid)) run(...args, ...params, from, to);
   };
+}
+
+/** The iterations of a grid in two calls, the second half first: units may not depend on each other. */
+function chunks(grid: number): (readonly [from: number, to: number])[] {
+  const middle = Math.ceil(grid / 2);
+  const halves = [[middle, grid] as const, [0, middle] as const];
+  return halves.filter(([from, to]) => from < to);
 }
 
 // Bytes
