@@ -1,7 +1,7 @@
 /**
- * Bundles the runtime into the files that every bundle carries: `dist/runtime/bundle/heddle.js` (exports `open`,
- * `HeddleError`), `worker.js` (the module of a thread, which must lie beside it) and `heddle.d.ts`. Part of
- * `npm run build`, after the TypeScript compiler; `compile` copies the three.
+ * Bundles the runtime into the files that every bundle carries: `dist/runtime/bundle/heddle.js` (exports `open` and
+ * `HeddleError`), `worker.js` (the module of a thread, which imports it and must lie beside it) and `heddle.d.ts`. Part
+ * of `npm run build`, after the TypeScript compiler; `compile` copies the three.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -13,8 +13,13 @@ const runtime = join(dirname(fileURLToPath(import.meta.url)), '..', 'runtime');
 const folder = join(runtime, 'bundle');
 
 await build({
-  entryPoints: { heddle: join(runtime, 'open.js'), worker: join(runtime, 'worker.js') },
-  outdir: folder,
+  stdin: {
+    contents: `export { open } from './open.js';
+      export { HeddleError } from './error.js';
+      export { serveThread } from './thread.js';`,
+    resolveDir: runtime,
+  },
+  outfile: join(folder, 'heddle.js'),
   bundle: true,
   minify: true,
   format: 'esm',
@@ -23,6 +28,7 @@ await build({
   legalComments: 'none',
   logLevel: 'warning',
 });
+await writeFile(join(folder, 'worker.js'), 'import { serveThread } from "./heddle.js";\nserveThread();\n');
 
 /** A declaration file without the imports that the files beside it stand for. */
 const declarations = async (name: string): Promise<string> => {
@@ -32,7 +38,5 @@ const declarations = async (name: string): Promise<string> => {
 const parts = await Promise.all(['manifest', 'api', 'error', 'open'].map(declarations));
 await writeFile(join(folder, 'heddle.d.ts'), parts.join(''));
 
-for (const name of ['heddle.js', 'worker.js']) {
-  const bytes = await readFile(join(folder, name));
-  console.log(`runtime/bundle/${name}: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);
-}
+const bytes = await readFile(join(folder, 'heddle.js'));
+console.log(`runtime/bundle/heddle.js: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);

@@ -4,7 +4,7 @@ import { HeddleError } from './error.ts';
 import { tick } from './host.ts';
 import type { Pool } from './pool.ts';
 import { type LaunchOp, numberOf, type Program } from './program.ts';
-import type { Kernel } from './team.ts';
+import type { Kernel, Leader } from './team.ts';
 
 /** Milliseconds after which the event loop gets a turn. */
 const SLICE = 8;
@@ -19,15 +19,20 @@ export interface Machine {
  * Runs the program once. One call at a time per machine, since a program keeps its late arguments.
  *
  * @param check  called after every turn of the event loop; what it throws ends the run
- * @returns the time per label, longest first
+ * @returns with `profile`, the time per label, longest first
  * @throws HeddleError `kernel` when a kernel traps or a thread dies, `manifest` when a late number is out of bounds
  */
-export async function execute(machine: Machine, program: Program, check: () => void): Promise<ProfileRow[]> {
+export async function execute(
+  machine: Machine,
+  program: Program,
+  check: () => void,
+  profile: boolean,
+): Promise<ProfileRow[]> {
   const { kernels, memory, pool } = machine;
   const { ops } = program;
   const symbols: Record<string, number> = { ...program.symbols };
   const done: number[] = [];
-  const times = new Map<string, { label: string; ms: number; calls: number }>();
+  const times = profile ? new Map<string, { label: string; ms: number; calls: number }>() : undefined;
   let until = performance.now() + SLICE;
   let paused = 0;
 
@@ -51,28 +56,20 @@ export async function execute(machine: Machine, program: Program, check: () => v
     }
   };
 
-  const launch = async (op: LaunchOp): Promise<void> => {
-    const grid = numberOf(op.grid, symbols, op.label);
-    const chunk = numberOf(op.chunk, symbols, op.label);
-    const chunks = Math.ceil(grid / chunk);
-    for (const { i, value } of op.late) op.args[i] = numberOf(value, symbols, op.label);
-    const leader = chunks < 2 ? undefined : pool?.leader;
-    let next = 0;
-    leader?.begin(op, grid, chunk, chunks);
-    try {
-      for (;;) {
-        const c = leader === undefined ? next++ : leader.take();
-        if (c >= chunks) break;
-        call(op, grid, c * chunk, (c + 1) * chunk);
-        if (performance.now() > until) await pause();
-      }
-    } finally {
-      leader?.stop();
-      while (leader?.end() === false && pool?.failure === undefined) await tick();
-    }
-    if (pool !== undefined && (leader?.failed || pool.failure !== undefined)) {
-      await tick();
-      throw new HeddleError('kernel', `a thread failed in ${op.label}: ${pool.failure ?? 'it stopped'}`);
+  // The launch under way.
+  let grid = 0;
+  let chunk = 1;
+  let chunks = 0;
+  let next = 0;
+  let leader: Leader | undefined;
+
+  /** Computes chunks until none is left, or until the event loop is due; says whether none is left. */
+  const work = (op: LaunchOp): boolean => {
+    for (;;) {
+      const c = leader === undefined ? next++ : leader.take();
+      if (c >= chunks) return true;
+      call(op, grid, c * chunk, (c + 1) * chunk);
+      if (performance.now() > until) return false;
     }
   };
 
@@ -82,7 +79,24 @@ export async function execute(machine: Machine, program: Program, check: () => v
     const op = ops[at]!;
     if (op.kind === 'launch') {
       const from = performance.now() - paused;
-      await launch(op);
+      grid = numberOf(op.grid, symbols, op.label);
+      chunk = numberOf(op.chunk, symbols, op.label);
+      chunks = Math.ceil(grid / chunk);
+      next = 0;
+      for (const { i, value } of op.late) op.args[i] = numberOf(value, symbols, op.label);
+      leader = chunks < 2 ? undefined : pool?.leader;
+      leader?.begin(op, grid, chunk, chunks);
+      try {
+        while (!work(op)) await pause();
+      } finally {
+        leader?.stop();
+        while (leader?.end() === false && pool?.failure === undefined) await tick();
+      }
+      if (pool !== undefined && (leader?.failed || pool.failure !== undefined)) {
+        await tick();
+        throw new HeddleError('kernel', `a thread failed in ${op.label}: ${pool.failure ?? 'it stopped'}`);
+      }
+      if (times === undefined) continue;
       const row = times.get(op.label) ?? { label: op.label, ms: 0, calls: 0 };
       row.ms += performance.now() - paused - from;
       row.calls++;
@@ -110,5 +124,5 @@ export async function execute(machine: Machine, program: Program, check: () => v
       if (new Uint8Array(memory.buffer)[numberOf(op.at, symbols, 'an offset')] === 0) pc = op.target;
     } else pc = op.target;
   }
-  return [...times.values()].sort((a, b) => b.ms - a.ms);
+  return [...(times?.values() ?? [])].sort((a, b) => b.ms - a.ms);
 }

@@ -101,7 +101,7 @@ export async function compileModule(
 }
 
 /** Links a module with a memory and with the functions of `Math`. @returns the exports `k0`, `k1`, … */
-export function connect(module: WebAssembly.Module, memory: WebAssembly.Memory): Kernel[] {
+export async function connect(module: WebAssembly.Module, memory: WebAssembly.Memory): Promise<Kernel[]> {
   const m: Record<string, WebAssembly.ImportValue> = {};
   for (const { module: from, name, kind } of WebAssembly.Module.imports(module)) {
     const f: unknown = kind === 'function' && from === 'm' && Object.hasOwn(Math, name) && Reflect.get(Math, name);
@@ -110,7 +110,7 @@ export function connect(module: WebAssembly.Module, memory: WebAssembly.Memory):
       throw new HeddleError('support', `kernels import ${from}.${name}, which this runtime does not have.`);
     }
   }
-  const { exports } = new WebAssembly.Instance(module, { env: { memory }, m });
+  const { exports } = await WebAssembly.instantiate(module, { env: { memory }, m });
   const kernels: Kernel[] = [];
   for (let i = 0; ; i++) {
     const kernel = exports[`k${i}`];

@@ -120,8 +120,8 @@ async function load(source: Source, options: OpenOptions, signal: AbortSignal): 
       return undefined;
     }
   });
-  const connecting = compiling.then((module) => {
-    const kernels = connect(module, memory);
+  const connecting = compiling.then(async (module) => {
+    const kernels = await connect(module, memory);
     for (const plan of plans) checkLaunches(plan.steps, kernels);
     return kernels;
   });

@@ -119,7 +119,9 @@ export class Pool {
     }
   }
 
+  /** Ends the threads, even those in the middle of a kernel. */
   close(): void {
+    this.failure ??= 'it was ended';
     this.leader.quit();
     for (const thread of this.#threads) thread.terminate();
     this.#threads = [];

@@ -111,7 +111,7 @@ export class WasmSession implements Session {
       options.signal?.throwIfAborted();
     };
     try {
-      const rows = await execute(machine, program, check);
+      const rows = await execute(machine, program, check, options.profile !== undefined);
       const outputs: Record<string, Tensor> = {};
       for (const { port, at, shape } of program.outputs) {
         outputs[port.name] = readTensor(memory.buffer, at, port.dtype, shape);
