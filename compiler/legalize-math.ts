@@ -48,32 +48,31 @@ const EXP = [
   0.49999994039535522, 0.1666651964187622, 0.041668403893709183, 0.0083688991144299507, 0.0013814221601933241,
 ];
 
-/** x = n·ln 2 + r with |r| ≤ ln 2 / 2: the sum that holds n + 127 in its low bits, n, and r. */
-function reduce(x: Expr): { readonly bits: Expr; readonly n: Expr; readonly r: Expr } {
-  const sum = fma(x, real(x, LOG2E), real(x, ROUNDER + 127));
-  const n = sub(sum, real(x, ROUNDER + 127));
+/** x = n·ln 2 + r with |r| ≤ ln 2 / 2: an integer that ends in the bits of n + bias, and r. */
+function reduce(x: Expr, bias: number): { readonly bits: Expr; readonly r: Expr } {
+  const sum = fma(x, real(x, LOG2E), real(x, ROUNDER + bias));
+  const n = sub(sum, real(x, ROUNDER + bias));
   const r = fma(n, real(x, -LN2_LOW), fma(n, real(x, -LN2_HIGH), x));
-  return { bits: bitcast(sum, 'i32'), n, r };
+  return { bits: bitcast(sum, 'i32'), r };
 }
+
+/** The float whose exponent field is the low bits of an integer: 2^(e − 127). */
+const powerOfTwo = (e: Expr): Expr => bitcast(shl(e, whole(e, 23)), 'f32');
 
 /** e^x. Relative error ≤ 1.3e-7 where the result is normal; subnormal results are within one unit of 2^-149. */
 export function expF32(x: Expr): Expr {
   // Beyond these the result is infinite or zero anyway. min and max keep NaN.
-  const limited = max(min(x, real(x, 89)), real(x, -105));
-  const { bits, r } = reduce(limited);
+  const { bits, r } = reduce(max(min(x, real(x, 89)), real(x, -105)), 254);
   const p = add(fma(mul(r, r), polynomial(r, EXP), r), real(x, 1));
-  // 2^n alone would leave the range of exponents at both ends: half of n goes into p, the other half into a factor.
-  const biased = sub(bits, whole(x, 0x4b400000));
-  const half = shr(biased, whole(x, 1));
-  const scaled = bitcast(add(bitcast(p, 'i32'), shl(sub(half, whole(x, 63)), whole(x, 23))), 'f32');
-  const factor = bitcast(shl(add(sub(biased, half), whole(x, 63)), whole(x, 23)), 'f32');
-  return mul(scaled, factor);
+  // 2^n alone would leave the range of exponents at both ends, so that it comes in two factors.
+  const half = shr(bits, whole(x, 1));
+  return mul(mul(p, powerOfTwo(half)), powerOfTwo(sub(bits, half)));
 }
 
 /** tanh x = (e^2x − 1) / (e^2x + 1), with e^2x − 1 never cancelled. Relative error ≤ 2e-7. */
 export function tanhF32(x: Expr): Expr {
-  const { bits, r } = reduce(min(mul(abs(x), real(x, 2)), real(x, 20)));
-  const scale = bitcast(shl(bits, whole(x, 23)), 'f32');
+  const { bits, r } = reduce(min(mul(abs(x), real(x, 2)), real(x, 20)), 127);
+  const scale = powerOfTwo(bits);
   const small = fma(mul(r, r), polynomial(r, EXP), r);
   const minusOne = fma(small, scale, sub(scale, real(x, 1)));
   return withSign(div(minusOne, add(minusOne, real(x, 2))), x);
