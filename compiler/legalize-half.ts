@@ -7,6 +7,7 @@ import {
   and,
   bitcast,
   cast,
+  extract,
   le,
   literal,
   lt,
@@ -18,6 +19,7 @@ import {
   shl,
   shr,
   sub,
+  vec,
 } from '../ir/scalar.ts';
 
 export type Half = 'f16' | 'bf16';
@@ -60,6 +62,8 @@ export function toHalf(dtype: Half, x: Expr): Expr {
 export function roundHalf(dtype: Half, x: Expr, from: Scalar): Expr {
   if (from === dtype) return x;
   const exact = from === 'f32' || from === 'f16' || from === 'bf16' || (!isFloat(from) && sizeOf(from) < 4);
+  if (!exact && x.lanes > 1)
+    return vec(Array.from({ length: x.lanes }, (_, lane) => roundHalf(dtype, extract(x, lane), from)));
   const single = exact ? cast(x, 'f32') : narrowOdd(cast(x, 'f64'));
   return fromHalf(dtype, toHalf(dtype, single));
 }

@@ -35,8 +35,8 @@ class Rewriter {
   readonly #done = new Map<Expr, Expr>();
 
   buffer(b: Buffer): Buffer {
-    let known = this.#buffers.get(b);
-    if (!known) this.#buffers.set(b, (known = isHalf(b.dtype) ? { ...b, dtype: 'u16' } : b));
+    const known = this.#buffers.get(b) ?? (isHalf(b.dtype) ? { ...b, dtype: 'u16' } : b);
+    this.#buffers.set(b, known);
     return known;
   }
 
@@ -92,8 +92,8 @@ class Rewriter {
   }
 
   expr(e: Expr): Expr {
-    let known = this.#done.get(e);
-    if (!known) this.#done.set(e, (known = this.#rewrite(e)));
+    const known = this.#done.get(e) ?? this.#rewrite(e);
+    this.#done.set(e, known);
     return known;
   }
 

@@ -96,8 +96,7 @@ export class Addresses {
   }
 
   accessOf(buffer: Buffer, at: Expr): Access {
-    let known = this.#accesses.get(buffer);
-    if (!known) this.#accesses.set(buffer, (known = new Map()));
+    const known = this.#accessesTo(buffer);
     let access = known.get(at);
     if (!access) {
       const { terms, constant } = this.#affine(at, Infinity);
@@ -123,6 +122,15 @@ export class Addresses {
     if (s.kind === 'store') return [this.accessOf(s.to, s.at).address, s.value];
     if (s.kind === 'for') return [s.from, s.to, ...this.pointersOf(s).flatMap((p) => [p.start, p.stride])];
     return stmtExprs(s);
+  }
+
+  #accessesTo(buffer: Buffer): Map<Expr, Access> {
+    let known = this.#accesses.get(buffer);
+    if (!known) {
+      known = new Map();
+      this.#accesses.set(buffer, known);
+    }
+    return known;
   }
 
   #base(buffer: Buffer): Expr {
@@ -178,8 +186,8 @@ export class Addresses {
       // Only an address that is proven to lie in the buffer without it may leave a constant to the instruction.
       const own = folds ? 0 : constant;
       const key = `${this.#base(buffer).id},${split.step.id},${rest.id},${own}`;
-      let group = groups.get(key);
-      if (!group) groups.set(key, (group = { buffer, step: split.step, first: add(first, own), members: [] }));
+      const group = groups.get(key) ?? { buffer, step: split.step, first: add(first, own), members: [] };
+      groups.set(key, group);
       group.members.push({ at, constant: constant - own });
     };
     const visit = (e: Expr): void => {
@@ -207,8 +215,7 @@ export class Addresses {
     const size = sizeOf(buffer.dtype);
     const v = variable(`${buffer.name}_at`);
     this.#levels.set(v, Infinity);
-    let known = this.#accesses.get(buffer);
-    if (!known) this.#accesses.set(buffer, (known = new Map()));
+    const known = this.#accessesTo(buffer);
     for (const m of members) known.set(m.at, { address: v, offset: m.constant * size });
     const { terms, constant } = this.#affine(first, Infinity);
     const start = add(this.#sum(this.#base(buffer), terms, size), literal((constant * size) | 0));

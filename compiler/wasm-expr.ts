@@ -2,12 +2,12 @@
  * Scalar expressions as WASM instructions. A value used more than once is computed once and kept in a local: for the
  * rest of its block when it is the same everywhere, else for the rest of its statement.
  */
-import { isFloat, isInt, sizeOf } from '../ir/dtype.ts';
+import { isFloat, sizeOf } from '../ir/dtype.ts';
 import type { BinaryOp, Buffer, Expr } from '../ir/expr.ts';
 import { literal } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import type { Addresses } from './wasm-address.ts';
-import type { Callable, FunctionBuilder, ValType } from './wasm-encode.ts';
+import type { Callable, FunctionBuilder, Local, ValType } from './wasm-encode.ts';
 import { type Locals, registerType } from './wasm-locals.ts';
 import { isUnsignedIn, opName, pushCast, pushConst, pushLoad, pushWrap } from './wasm-ops.ts';
 
@@ -67,26 +67,29 @@ export class ExprPrinter {
       return;
     }
     this.#compute(e);
-    if (e.op === 'const') return;
-    const pure = this.#addresses.isPure(e);
-    if ((pure ? (this.#options.uses.get(e) ?? 0) : (this.#here.get(e) ?? 0)) < 2) return;
-    const until = pure ? 'block' : 'statement';
-    const local = this.#locals.take(registerType(e), until);
-    this.#f.tee(local);
-    this.#locals.hold(e, local, until);
+    if (e.op !== 'const' && this.#isShared(e)) this.#f.tee(this.#local(e));
   }
 
   /** Computes `e` now; later uses find it, until the end of the block. Only for pure expressions. */
   keep(e: Expr): void {
     if (this.#locals.find(e)) return;
-    this.emit(e);
-    if (this.#locals.find(e)) {
-      this.#f.drop();
-      return;
-    }
+    this.#compute(e);
     const local = this.#locals.take(registerType(e), 'block');
     this.#f.set(local);
     this.#locals.hold(e, local, 'block');
+  }
+
+  #isShared(e: Expr): boolean {
+    const uses = this.#addresses.isPure(e) ? this.#options.uses : this.#here;
+    return (uses.get(e) ?? 0) > 1;
+  }
+
+  /** A local that holds the value of `e` as long as that is the same. */
+  #local(e: Expr): Local {
+    const until = this.#addresses.isPure(e) ? 'block' : 'statement';
+    const local = this.#locals.take(registerType(e), until);
+    this.#locals.hold(e, local, until);
+    return local;
   }
 
   /** Makes `e` available any number of times at little cost; the result pushes it. */
@@ -94,10 +97,9 @@ export class ExprPrinter {
     if (e.op === 'const') return () => pushConst(this.#f, e);
     let local = this.#locals.find(e);
     if (!local) {
-      this.emit(e);
-      local = this.#locals.find(e);
-      if (local) this.#f.drop();
-      else this.#f.set((local = this.#locals.take(registerType(e))));
+      this.#compute(e);
+      local = this.#local(e);
+      this.#f.set(local);
     }
     const kept = local;
     return () => void this.#f.get(kept);
@@ -248,7 +250,7 @@ export class ExprPrinter {
       case 'abs':
         if (e.lanes === 4) {
           this.emit(a);
-          if (e.op === 'neg' || isInt(e.dtype)) f.op(opName(`i32x4.${e.op}`));
+          if (e.op === 'neg' || !e.dtype.startsWith('u')) f.op(opName(`i32x4.${e.op}`));
         } else this.#negateOrAbs(e, a, shape as 'i32' | 'i64');
         break;
       case 'floor':
@@ -453,7 +455,7 @@ export function countUses(roots: readonly Expr[], addresses: Addresses, uses: Ma
 }
 
 const shapeOf = (e: Expr): string =>
-  e.lanes === 4 ? (registerType(e), e.dtype === 'f32' ? 'f32x4' : 'i32x4') : registerType(e);
+  registerType(e) !== 'v128' ? registerType(e) : e.dtype === 'f32' ? 'f32x4' : 'i32x4';
 
 /** Interval arithmetic ignores overflow, so it is trusted for indices only. */
 const isKnown = (e: Expr): boolean => e.dtype === 'i32';

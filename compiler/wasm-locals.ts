@@ -65,9 +65,9 @@ export class Locals {
     const { locals, values } = this.#scopes.pop()!;
     for (const e of values) this.#values.delete(e);
     for (const local of locals) {
-      let free = this.#free.get(local.type);
-      if (!free) this.#free.set(local.type, (free = []));
-      free.push(local);
+      const free = this.#free.get(local.type);
+      if (free) free.push(local);
+      else this.#free.set(local.type, [local]);
     }
   }
 

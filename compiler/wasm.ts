@@ -46,7 +46,8 @@ export function printWasm(kernels: readonly Kernel[], target: Target): WasmModul
     const key = `${params.length}:${code.join()}`;
     let at = known.get(key);
     if (at === undefined) {
-      known.set(key, (at = known.size));
+      at = known.size;
+      known.set(key, at);
       const f = module.function(kernel.name, params);
       printKernel(kernel, f, options);
       module.export(`k${at}`, f);
