@@ -5,7 +5,7 @@ import * as ops from '../../ir/ops/attention.ts';
 import { le, type Num, operand } from '../../ir/scalar.ts';
 import type { Dim } from '../../ir/type.ts';
 import { reshape, transpose } from './movement.ts';
-import type { Agree, Check, HasRank, Show, ShowDim } from './shapes.ts';
+import type { Agree, Check, HasRank, Show, ShowDim, SizeAt } from './shapes.ts';
 import { apply, type Shape, type Tensor } from './tensor.ts';
 
 /** What a mask or bias is written in: batch entry, head, query and key of a score, and elements of other tensors. */
@@ -60,7 +60,7 @@ type KeyError<Q extends Shape, K extends Shape> = [RankError<Q> | RankError<K>] 
 type ValueError<K extends Shape, V extends Shape> = [RankError<K> | RankError<V>] extends [never]
   ? AxisError<'heads of k and v', K, V, 1> | AxisError<'numbers of keys and values', K, V, 2>
   : RankError<K> | RankError<V>;
-type Axis<S extends Shape, I extends number> = HasRank<S> extends true ? S[I] & Dim : Dim;
+type Axis<S extends Shape, I extends number> = HasRank<S> extends true ? SizeAt<S, I> : Dim;
 
 /**
  * softmax(scale · q·kᵀ + bias, over the keys that the mask allows) · v.
@@ -94,12 +94,17 @@ export function attentionWeights<D extends Float, Q extends Shape, K extends Sha
 }
 
 /** [B, S, H·E] to [B, H, S, E]. */
-export function splitHeads<D extends Float>(x: Tensor<D>, heads: number): Tensor<D> {
-  const [batch, tokens, width] = x.shape as readonly [Dim, Dim, number];
-  return transpose(reshape(x, [batch, tokens, heads, width / heads]), [0, 2, 1, 3]) as Tensor<D>;
+export function splitHeads<D extends Float, S extends Shape>(
+  x: Tensor<D, S>,
+  heads: number,
+): Tensor<D, readonly [Axis<S, 0>, number, Axis<S, 1>, number]> {
+  const [batch, tokens, width] = x.shape as Shape as readonly [Dim, Dim, number];
+  return transpose(reshape(x, [batch, tokens, heads, width / heads]), [0, 2, 1, 3]) as Tensor as never;
 }
 /** [B, H, S, E] to [B, S, H·E]. */
-export function mergeHeads<D extends Float>(x: Tensor<D>): Tensor<D> {
-  const [batch, heads, tokens, width] = x.shape as readonly [Dim, number, Dim, number];
-  return reshape(transpose(x as Tensor<D>, [0, 2, 1, 3]) as Tensor<D>, [batch, tokens, heads * width]);
+export function mergeHeads<D extends Float, S extends Shape>(
+  x: Tensor<D, S>,
+): Tensor<D, readonly [Axis<S, 0>, Axis<S, 2>, number]> {
+  const [batch, heads, tokens, width] = x.shape as Shape as readonly [Dim, number, Dim, number];
+  return reshape(transpose(x as Tensor, [0, 2, 1, 3]), [batch, tokens, heads * width]) as Tensor as never;
 }

@@ -1,10 +1,19 @@
 /** Elementwise functions. Operands broadcast as in numpy; a number takes the dtype of the tensor beside it. */
 
 import type { AttrSpecs } from '../../ir/core.ts';
-import type { Float, Scalar } from '../../ir/dtype.ts';
+import type { Scalar } from '../../ir/dtype.ts';
 import type { Op } from '../../ir/op.ts';
 import * as ops from '../../ir/ops/elementwise.ts';
-import type { Broadcast, BroadcastError, Check, DtypeOf, PairError, ShapeOf } from './shapes.ts';
+import type {
+  Broadcast,
+  BroadcastError,
+  Check,
+  DtypeOf,
+  FirstError,
+  FloatError,
+  PairError,
+  ShapeOf,
+} from './shapes.ts';
 import { apply, type Operand, type Shape, Tensor, values } from './tensor.ts';
 
 type Pair<A, B> = Tensor<DtypeOf<A, B>, Broadcast<ShapeOf<A>, ShapeOf<B>>>;
@@ -20,23 +29,25 @@ type Compare<N extends string> = <const A extends Operand, const B extends Opera
   b: Check<B, PairError<N, A, B>>,
 ) => Test<A, B>;
 const binary =
-  <N extends string>(_: N, op: Op<NoAttrs>): Binary<N> =>
+  <N extends string>(_name: N, op: Op<NoAttrs>): Binary<N> =>
   (a, b) =>
     apply(op, [a, b as Operand]);
 const compare =
-  <N extends string>(_: N, op: Op<NoAttrs>): Compare<N> =>
+  <N extends string>(_name: N, op: Op<NoAttrs>): Compare<N> =>
   (a, b) =>
     apply(op, [a, b as Operand]);
 type Unary = <D extends Scalar, S extends Shape>(x: Tensor<D, S>) => Tensor<D, S>;
-type FloatUnary = <D extends Float, S extends Shape>(x: Tensor<D, S>) => Tensor<D, S>;
 const unary =
   (op: Op<NoAttrs>): Unary =>
   (x) =>
     apply(op, [x]);
+type FloatUnary<N extends string> = <D extends Scalar, S extends Shape>(
+  x: Check<Tensor<D, S>, FloatError<N, D>>,
+) => Tensor<D, S>;
 const floating =
-  (op: Op<NoAttrs>): FloatUnary =>
+  <N extends string>(_name: N, op: Op<NoAttrs>): FloatUnary<N> =>
   (x) =>
-    apply(op, [x]);
+    apply(op, [x as Tensor]);
 
 export const add = binary('add', ops.add);
 export const sub = binary('sub', ops.sub);
@@ -61,39 +72,43 @@ export const not: <S extends Shape>(x: Tensor<'bool', S>) => Tensor<'bool', S> =
 export const neg = unary(ops.neg);
 export const abs = unary(ops.abs);
 export const sign = unary(ops.sign);
-export const exp = floating(ops.exp);
-export const log = floating(ops.log);
-export const sqrt = floating(ops.sqrt);
-export const rsqrt = floating(ops.rsqrt);
-export const reciprocal = floating(ops.reciprocal);
-export const tanh = floating(ops.tanh);
-export const sigmoid = floating(ops.sigmoid);
-export const erf = floating(ops.erf);
-export const sin = floating(ops.sin);
-export const cos = floating(ops.cos);
-export const floor = floating(ops.floor);
-export const ceil = floating(ops.ceil);
+export const exp = floating('exp', ops.exp);
+export const log = floating('log', ops.log);
+export const sqrt = floating('sqrt', ops.sqrt);
+export const rsqrt = floating('rsqrt', ops.rsqrt);
+export const reciprocal = floating('reciprocal', ops.reciprocal);
+export const tanh = floating('tanh', ops.tanh);
+export const sigmoid = floating('sigmoid', ops.sigmoid);
+export const erf = floating('erf', ops.erf);
+export const sin = floating('sin', ops.sin);
+export const cos = floating('cos', ops.cos);
+export const floor = floating('floor', ops.floor);
+export const ceil = floating('ceil', ops.ceil);
 /** To the nearest integer, ties to even. */
-export const round = floating(ops.round);
+export const round = floating('round', ops.round);
 export const relu = unary(ops.relu);
-export const silu = floating(ops.silu);
-export const quickGelu = floating(ops.quickGelu);
+export const silu = floating('silu', ops.silu);
+export const quickGelu = floating('quickGelu', ops.quickGelu);
 
 /** x·Φ(x), with Φ by erf (`none`) or by the tanh formula. The two are up to 5e-4 apart: use the checkpoint's. */
-export const gelu = <D extends Float, S extends Shape>(
-  x: Tensor<D, S>,
+export const gelu = <D extends Scalar, S extends Shape>(
+  x: Check<Tensor<D, S>, FloatError<'gelu', D>>,
   { approximate = 'none' }: { readonly approximate?: 'none' | 'tanh' } = {},
-): Tensor<D, S> => apply(ops.gelu, [x], { approximate });
+): Tensor<D, S> => apply(ops.gelu, [x as Tensor], { approximate });
 
 /** The value in another element type: floats round to nearest even, integers truncate and saturate, bool is `x ≠ 0`. */
 export const cast = <D extends Scalar, S extends Shape>(x: Tensor<Scalar, S>, to: D): Tensor<D, S> =>
   apply(ops.cast, [x], { to });
 
+type SelectError<S extends Shape, A, B> = FirstError<
+  PairError<'select', A, B>,
+  BroadcastError<'select', S, Broadcast<ShapeOf<A>, ShapeOf<B>>>
+>;
 /** Elementwise `condition ? a : b`; all three broadcast. */
 export const select = <const S extends Shape, const A extends Operand, const B extends Operand>(
   condition: Tensor<'bool', S>,
   a: A,
-  b: Check<B, PairError<'select', A, B> | BroadcastError<'select', S, Broadcast<ShapeOf<A>, ShapeOf<B>>>>,
+  b: Check<B, SelectError<S, A, B>>,
 ): Tensor<DtypeOf<A, B>, Broadcast<S, Broadcast<ShapeOf<A>, ShapeOf<B>>>> => {
   // The condition's dtype must not decide what a number among the others becomes.
   const [x, y] = values([a, b as Operand]).map((value) => new Tensor(value));

@@ -6,7 +6,19 @@ import * as ops from '../../ir/ops/shape.ts';
 import { printDim } from '../../ir/print.ts';
 import type { Dim } from '../../ir/type.ts';
 import { callSite } from './location.ts';
-import type { Check, HasRank, Show } from './shapes.ts';
+import type {
+  AxisError,
+  Check,
+  ConcatError,
+  DtypeOf,
+  HasRank,
+  ShapeOf,
+  Show,
+  SizeAt,
+  WithAxis,
+  WithNewAxis,
+  WithoutAxis,
+} from './shapes.ts';
 import { apply, call, results, type Shape, type Tensor } from './tensor.ts';
 
 /** The same elements in C order under another shape. Their number is checked while tracing. */
@@ -22,7 +34,7 @@ type PermError<S extends Shape, P extends readonly number[]> =
         ? never
         : `transpose: ${P['length']} axes in perm for shape ${Show<S>}`;
 type Permuted<S extends Shape, P extends readonly number[]> =
-  HasRank<S> extends false ? Shape : { readonly [I in keyof P]: S[P[I] & keyof S] & Dim };
+  HasRank<S> extends false ? Shape : { readonly [I in keyof P]: SizeAt<S, P[I]> };
 
 /** Axes in another order: axis i of the result is axis `perm[i]` of x. */
 export const transpose = <D extends Scalar, S extends Shape, const P extends readonly number[]>(
@@ -44,14 +56,14 @@ function axisOf(op: string, axis: number, rank: number): number {
 
 /**
  * Positions `start ≤ i < stop` of one axis, every `step`-th. Sizes may be symbolic.
- * @param stop the end of the axis when absent
+ * @param range.stop the end of the axis when absent
  */
-export function slice<D extends Scalar>(
-  x: Tensor<D>,
-  axis: number,
+export function slice<D extends Scalar, S extends Shape, const A extends number>(
+  x: Tensor<D, S>,
+  axis: Check<A, AxisError<'slice', S, A>>,
   range: { readonly start?: Dim; readonly stop?: Dim; readonly step?: number },
-): Tensor<D> {
-  const at = axisOf('slice', axis, x.shape.length);
+): Tensor<D, WithAxis<S, A, Dim>> {
+  const at = axisOf('slice', axis as number, x.shape.length);
   const { start = 0, stop = x.shape[at]!, step = 1 } = range;
   return apply(ops.slice, [x], {
     starts: x.shape.map((_, i) => (i === at ? start : 0)),
@@ -61,36 +73,49 @@ export function slice<D extends Scalar>(
 }
 
 /** One position of an axis, which disappears: `take(x, 1, 0)` is the class token of [B, N, D]. */
-export function take<D extends Scalar>(x: Tensor<D>, axis: number, position: number): Tensor<D> {
-  const at = axisOf('take', axis, x.shape.length);
-  const piece = slice(x, at, { start: position, stop: position + 1 });
-  return reshape(piece, x.shape.toSpliced(at, 1));
+export function take<D extends Scalar, S extends Shape, const A extends number>(
+  x: Tensor<D, S>,
+  axis: Check<A, AxisError<'take', S, A>>,
+  position: number,
+): Tensor<D, WithoutAxis<S, A>> {
+  const at = axisOf('take', axis as number, x.shape.length);
+  const piece: Tensor<D> = slice(x as Tensor<D>, at, { start: position, stop: position + 1 });
+  return reshape(piece, x.shape.toSpliced(at, 1)) as Tensor as never;
 }
 
-/** Adds an axis of size 1 in front of `axis`. */
-export function unsqueeze<D extends Scalar>(x: Tensor<D>, axis: number): Tensor<D> {
+/** Adds an axis of size 1 in front of `axis`; a negative axis counts from the end of the result. */
+export function unsqueeze<D extends Scalar, S extends Shape, const A extends number>(
+  x: Tensor<D, S>,
+  axis: A,
+): Tensor<D, WithNewAxis<S, A>> {
   const at = axisOf('unsqueeze', axis, x.shape.length + 1);
-  return reshape(x, x.shape.toSpliced(at, 0, 1));
+  return reshape(x, x.shape.toSpliced(at, 0, 1)) as Tensor as never;
 }
 
-/** Tensors one after another along an axis. */
-export const concat = <D extends Scalar>(xs: readonly Tensor<D>[], axis: number): Tensor<D> =>
-  apply(ops.concat, xs, { axis });
+/** Tensors one after another along an axis. Sizes of the other axes must be equal. */
+export const concat = <const Xs extends readonly Tensor[], const A extends number>(
+  xs: Xs,
+  axis: Check<A, ConcatError<Xs, A>>,
+): Tensor<DtypeOf<Xs[0]>, WithAxis<ShapeOf<Xs[0]>, A, Dim>> => apply(ops.concat, xs, { axis: axis as number });
 
 /**
  * Consecutive pieces of an axis.
  * @param parts how many equal ones, or the size of each
  */
-export function split<D extends Scalar>(x: Tensor<D>, axis: number, parts: number | readonly Dim[]): Tensor<D>[] {
-  const at = axisOf('split', axis, x.shape.length);
+export function split<D extends Scalar, S extends Shape, const A extends number>(
+  x: Tensor<D, S>,
+  axis: Check<A, AxisError<'split', S, A>>,
+  parts: number | readonly Dim[],
+): Tensor<D, WithAxis<S, A, Dim>>[] {
+  const at = axisOf('split', axis as number, x.shape.length);
   const size = x.shape[at]!;
   let sizes = typeof parts === 'number' ? [] : parts;
   if (typeof parts === 'number') {
     if (typeof size !== 'number' || size % parts !== 0)
-      fail('shape', `split: axis ${axis} of size ${printDim(size)} has no ${parts} equal parts`, { loc: callSite() });
+      fail('shape', `split: axis ${at} of size ${printDim(size)} has no ${parts} equal parts`, { loc: callSite() });
     sizes = new Array<number>(parts).fill(size / parts);
   }
-  return results(call(ops.split, [x], { axis: at, sizes })) as Tensor<D>[];
+  return results(call(ops.split, [x], { axis: at, sizes })) as Tensor[] as never;
 }
 
 /** Constant elements around x. */
@@ -110,15 +135,20 @@ type Gathered<X extends Shape, I extends Shape> = X extends readonly [Dim, ...in
     ? readonly [...I, ...Rest]
     : Shape
   : Shape;
+type IndexError<Op extends string, D extends Scalar> = Scalar extends D
+  ? never
+  : [D] extends ['i64' | 'i32']
+    ? never
+    : `${Op}: indices are i64 or i32, not ${D}; cast them`;
 /** Rows of x at the given positions of its first axis: embeddings. Negative positions count from the end. */
-export const gather = <D extends Scalar, X extends Shape, I extends Shape>(
+export const gather = <D extends Scalar, X extends Shape, E extends Scalar, I extends Shape>(
   x: Tensor<D, X>,
-  indices: Tensor<'i64' | 'i32', I>,
-): Tensor<D, Gathered<X, I>> => apply(indexOps.gather, [x, indices], { axis: 0 });
+  indices: Check<Tensor<E, I>, IndexError<'gather', E>>,
+): Tensor<D, Gathered<X, I>> => apply(indexOps.gather, [x, indices as Tensor], { axis: 0 });
 
 /** For each index, the element of x at the same coordinates except on `axis`, where the index says. */
-export const gatherElements = <D extends Scalar, I extends Shape>(
+export const gatherElements = <D extends Scalar, E extends Scalar, I extends Shape>(
   x: Tensor<D>,
-  indices: Tensor<'i64' | 'i32', I>,
+  indices: Check<Tensor<E, I>, IndexError<'gatherElements', E>>,
   axis: number,
-): Tensor<D, I> => apply(indexOps.gatherElements, [x, indices], { axis });
+): Tensor<D, I> => apply(indexOps.gatherElements, [x, indices as Tensor], { axis });

@@ -4,7 +4,7 @@ import * as normOps from '../../ir/ops/norm.ts';
 import * as orderOps from '../../ir/ops/order.ts';
 import * as ops from '../../ir/ops/reduce.ts';
 import type { Dim } from '../../ir/type.ts';
-import type { Agree, Check, HasRank, Last, Show, ShowDim } from './shapes.ts';
+import type { Agree, AxisError, Check, FloatError, FoldError, Folded, HasRank, Last, Show, ShowDim } from './shapes.ts';
 import { apply, call, results, type Shape, type Tensor } from './tensor.ts';
 
 export interface Fold {
@@ -17,16 +17,24 @@ const folded = (x: Tensor, { axes, keepdims = false }: Fold): { axes: readonly n
   axes: axes === undefined ? x.shape.map((_, i) => i) : typeof axes === 'number' ? [axes] : axes,
   keepdims,
 });
-export const sum = <D extends Scalar>(x: Tensor<D>, fold: Fold = {}): Tensor<D> =>
-  apply(ops.reduceSum, [x], folded(x, fold));
-export const mean = <D extends Float>(x: Tensor<D>, fold: Fold = {}): Tensor<D> =>
-  apply(ops.reduceMean, [x], folded(x, fold));
-export const max = <D extends Scalar>(x: Tensor<D>, fold: Fold = {}): Tensor<D> =>
-  apply(ops.reduceMax, [x], folded(x, fold));
-export const min = <D extends Scalar>(x: Tensor<D>, fold: Fold = {}): Tensor<D> =>
-  apply(ops.reduceMin, [x], folded(x, fold));
-export const any = (x: Tensor<'bool'>, fold: Fold = {}): Tensor<'bool'> => apply(ops.reduceAny, [x], folded(x, fold));
-export const all = (x: Tensor<'bool'>, fold: Fold = {}): Tensor<'bool'> => apply(ops.reduceAll, [x], folded(x, fold));
+type Reduction<N extends string, T extends Scalar> = <
+  D extends T,
+  S extends Shape,
+  const F extends Fold = Record<never, never>,
+>(
+  x: Tensor<D, S>,
+  fold?: Check<F, FoldError<N, S, F>>,
+) => Tensor<D, Folded<S, F>>;
+const reduction =
+  <N extends string, T extends Scalar = Scalar>(_name: N, op: typeof ops.reduceSum): Reduction<N, T> =>
+  (x, fold) =>
+    apply(op, [x], folded(x, (fold ?? {}) as Fold));
+export const sum = reduction('sum', ops.reduceSum);
+export const mean = reduction<'mean', Float>('mean', ops.reduceMean);
+export const max = reduction('max', ops.reduceMax);
+export const min = reduction('min', ops.reduceMin);
+export const any = reduction<'any', 'bool'>('any', ops.reduceAny);
+export const all = reduction<'all', 'bool'>('all', ops.reduceAll);
 
 /** Position of the largest element; the first among equals. */
 export const argMax = (x: Tensor, axis = -1): Tensor<'i64'> => apply(orderOps.argMax, [x], { axis });
@@ -48,10 +56,14 @@ export const cumsum = <D extends Scalar, S extends Shape>(x: Tensor<D, S>, axis:
   apply(orderOps.cumsum, [x], { axis });
 
 /** exp(x) / Σ exp(x) along an axis. */
-export const softmax = <D extends Float, S extends Shape>(x: Tensor<D, S>, axis = -1): Tensor<D, S> =>
-  apply(normOps.softmax, [x], { axis });
-export const logSoftmax = <D extends Float, S extends Shape>(x: Tensor<D, S>, axis = -1): Tensor<D, S> =>
-  apply(normOps.logSoftmax, [x], { axis });
+export const softmax = <D extends Scalar, S extends Shape, const A extends number = -1>(
+  x: Check<Tensor<D, S>, FloatError<'softmax', D>>,
+  axis?: Check<A, AxisError<'softmax', S, A>>,
+): Tensor<D, S> => apply(normOps.softmax, [x as Tensor], { axis: (axis ?? -1) as number });
+export const logSoftmax = <D extends Scalar, S extends Shape, const A extends number = -1>(
+  x: Check<Tensor<D, S>, FloatError<'logSoftmax', D>>,
+  axis?: Check<A, AxisError<'logSoftmax', S, A>>,
+): Tensor<D, S> => apply(normOps.logSoftmax, [x as Tensor], { axis: (axis ?? -1) as number });
 
 type VectorError<Op extends string, What extends string, S extends Shape, V extends Shape> =
   HasRank<V> extends false

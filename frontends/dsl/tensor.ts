@@ -16,7 +16,9 @@ export type Operand = Tensor | number;
 
 declare const dimName: unique symbol;
 /** A size with a name, bound when the model runs: two of them are equal exactly when their names are. */
-export type Named<N extends string> = Expr & { readonly [dimName]: N };
+export interface Named<N extends string> extends Expr {
+  readonly [dimName]: N;
+}
 
 /**
  * A named size. `default` is used for counts, `max` is what memory is planned for.
@@ -27,7 +29,7 @@ export function dim<const N extends string>(
   name: N,
   bounds: { readonly min?: number; readonly max: number; readonly multipleOf?: number; readonly default?: number },
 ): Named<N> {
-  return symbol(name, bounds) as Named<N>;
+  return symbol(name, bounds) as Expr as Named<N>;
 }
 
 /**

@@ -110,7 +110,7 @@ export function mae(options: MaeOptions): ModelGraph {
     ({ pixel_values, noise }) => {
       const stays = less(argSort(argSort(noise)), visible);
       const classStays = equal(iota('i64', [batch, 1] as readonly Dim[], 1), 0);
-      const keep = named('keep', concat<'bool'>([classStays, stays], 1));
+      const keep = named('keep', concat([classStays, stays], 1));
 
       const area = channels * patchSize ** 2;
       const cut = { init: init.xavierUniform(area, width), biasInit: init.fanIn(area) };

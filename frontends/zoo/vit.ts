@@ -73,7 +73,7 @@ export function vit(options: VitOptions): ModelGraph {
       const patches = patchEmbed(pixel_values as Tensor<'f32'>, config, { init: cut, biasInit: cut });
       const classToken = expand(param('cls_token', [1, 1, width], init.normal(1e-6)), [batch, 1, width]);
       const positions = param('pos_embed', [1, 1 + patchCount(config), width], init.normal(0.02));
-      let x: Tensor<'f32'> = named('tokens', add(concat<'f32'>([classToken, patches], 1), positions));
+      let x: Tensor<'f32'> = named('tokens', add(concat([classToken, patches], 1), positions));
       let map: Tensor<'f32'> | undefined;
       for (let layer = 0; layer < layers; layer++) {
         const classMap = attentionMap && layer === layers - 1;
