@@ -30,13 +30,16 @@ await build({
 });
 await writeFile(join(folder, 'worker.js'), 'import { serveThread } from "./heddle.js";\nserveThread();\n');
 
-/** A declaration file without the imports that the files beside it stand for. */
+/** A declaration file without its imports, which stand beside it, and without the values that the bundle keeps inside. */
 const declarations = async (name: string): Promise<string> => {
   const text = await readFile(join(runtime, `${name}.d.ts`), 'utf8');
-  return text.replace(/^(import|export \* from|\/\/# sourceMappingURL).*$\n?/gm, '');
+  return text
+    .replace(/^(import|\/\/# sourceMappingURL).*$\n?/gm, '')
+    .replace(/^export declare (const|function) (?!open\b)/gm, 'declare $1 ');
 };
 const parts = await Promise.all(['manifest', 'api', 'error', 'open'].map(declarations));
-await writeFile(join(folder, 'heddle.d.ts'), parts.join(''));
+// Without an export list, a declaration file exports everything in it.
+await writeFile(join(folder, 'heddle.d.ts'), `${parts.join('')}export {};\n`);
 
 const bytes = await readFile(join(folder, 'heddle.js'));
 console.log(`runtime/bundle/heddle.js: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);

@@ -23,9 +23,11 @@ interface Thread {
   terminate(): void;
 }
 
-function nodeThread(url: URL | string): Thread {
+function nodeThread(url: URL | string | undefined): Thread {
   const { Worker } = builtin<typeof import('node:worker_threads')>('worker_threads');
-  const worker = new Worker(url);
+  // Spelt so that bundlers for pages do not take it for another file to carry along.
+  const file = url ?? import.meta.url.replace(/[^/]*$/, 'worker.js');
+  const worker = new Worker(/^file:/.test(String(file)) ? new URL(file) : file);
   return {
     listen(reply, fail) {
       worker.on('message', reply);
@@ -84,8 +86,7 @@ export class Pool {
     let ready = 0;
     let stop = (): void => {};
     try {
-      const here = url ?? new URL('./worker.js', import.meta.url);
-      for (let i = 0; i < count; i++) threads.push(inNode ? nodeThread(here) : webThread(url));
+      for (let i = 0; i < count; i++) threads.push(inNode ? nodeThread(url) : webThread(url));
       const pool = new Pool(threads, start.control);
       await new Promise<void>((done, fail) => {
         stop = () => fail(signal.reason);

@@ -20,6 +20,7 @@ interface Report {
   readonly turns: number;
   readonly selftest: boolean;
   readonly spoiled: string;
+  readonly under: string;
   readonly disposed: string;
 }
 
@@ -52,7 +53,9 @@ const report = async () => {
   out.selftest = (await session.selftest()).ok;
   out.spoiled = await import('/spoiled/index.js').then((b) => b.open()).then(() => 'opened', (e) => e.message);
   second.dispose();
-  session.dispose();
+  const under = session.run({ x }, { entry: 'slow' }).then(() => 'done', (e) => e.code);
+  setTimeout(() => session.dispose(), 5);
+  out.under = await under;
   out.disposed = await session.run({ x }).then(() => 'done', (e) => e.code);
   return out;
 };
@@ -128,6 +131,7 @@ for (const isolated of [true, false]) {
         together: '1,2',
         aborted: 'AbortError',
         selftest: true,
+        under: 'disposed',
         disposed: 'disposed',
       });
       t.true(turns >= 1, `${turns} turns of the event loop`);
