@@ -1,0 +1,179 @@
+/**
+ * Patterns over values, made from the ops they match: `p.matmul(p.softmax(any('scores')), any('v'))`.
+ *
+ * Operands of commutative ops match in either order, with backtracking. A name captured twice must stand for the same
+ * value; graphs are in canonical form, so equal values are one object.
+ */
+import type { OpDef, Value } from '../ir/core.ts';
+import { sigmoid, tanh } from '../ir/ops/elementwise-activation.ts';
+import { add, div, equal, maximum, minimum, mul, pow, select, sub } from '../ir/ops/elementwise-binary.ts';
+import { erf, exp, log, neg, reciprocal, rsqrt, sqrt } from '../ir/ops/elementwise-unary.ts';
+import { matmul } from '../ir/ops/linear.ts';
+import { softmax } from '../ir/ops/norm.ts';
+import { reduceMax, reduceMean, reduceSum } from '../ir/ops/reduce.ts';
+import { concat, expand, reshape, slice, transpose } from '../ir/ops/shape.ts';
+import { type AnyOp, near, uniformOf } from './facts.ts';
+
+/** What has been captured so far, and the values that the pattern itself covers. */
+export class Matching {
+  readonly bound = new Map<string, Value | number>();
+  /** Values matched by an op, the root included; operands that only carry constants are not listed. */
+  readonly inner: Value[] = [];
+
+  /** Binds a name for the rest of the match, and unbinds it when that fails. */
+  bind(name: string, to: Value | number, next: () => boolean): boolean {
+    const known = this.bound.get(name);
+    if (known !== undefined) return known === to && next();
+    this.bound.set(name, to);
+    if (next()) return true;
+    this.bound.delete(name);
+    return false;
+  }
+
+  cover(value: Value, next: () => boolean): boolean {
+    this.inner.push(value);
+    if (next()) return true;
+    this.inner.pop();
+    return false;
+  }
+}
+
+/** `C` names what a match captures: values, and numbers where constants stood. */
+export interface Pattern<C = unknown> {
+  /** The op of every value it can match; undefined for any. */
+  readonly ops: readonly OpDef[] | undefined;
+  /** Whether the value matches and the rest of the match, `next`, succeeds. */
+  match(value: Value, m: Matching, next: () => boolean): boolean;
+  /** Only a type. */
+  readonly captures?: C;
+}
+
+type CapturesOf<P> = P extends Pattern<infer C> ? C : never;
+type Intersect<U> = (U extends unknown ? (x: U) => void : never) extends (x: infer I) => void ? I : never;
+type All<A extends readonly Pattern[]> = A extends readonly [] ? unknown : Intersect<CapturesOf<A[number]>>;
+
+/** Any value, captured. */
+export const any = <N extends string>(name: N): Pattern<Readonly<Record<N, Value>>> => ({
+  ops: undefined,
+  match: (value, m, next) => m.bind(name, value, next),
+});
+
+/** A constant whose elements are all one number, captured as that number. */
+export const number = <N extends string>(name: N): Pattern<Readonly<Record<N, number>>> => ({
+  ops: undefined,
+  match: (value, m, next) => {
+    const x = uniformOf(value);
+    return x !== undefined && m.bind(name, x, next);
+  },
+});
+
+/** A constant of that number, up to the rounding of f32. */
+export const exactly = (x: number): Pattern => ({
+  ops: undefined,
+  match: (value, _, next) => {
+    const found = uniformOf(value);
+    return found !== undefined && near(found, x) && next();
+  },
+});
+
+/** The first of several patterns that lets the whole match succeed. */
+export const oneOf = <A extends readonly Pattern[]>(...choices: A): Pattern<CapturesOf<A[number]>> => ({
+  ops: choices.every((c) => c.ops) ? choices.flatMap((c) => c.ops!) : undefined,
+  match: (value, m, next) => choices.some((c) => c.match(value, m, next)),
+});
+
+/** A pattern with a condition on the value itself. */
+export const where = <C>(pattern: Pattern<C>, holds: (value: Value) => boolean): Pattern<C> => ({
+  ops: pattern.ops,
+  match: (value, m, next) => holds(value) && pattern.match(value, m, next),
+});
+
+const COMMUTATIVE = new Set<OpDef>([add.def, mul.def, maximum.def, minimum.def, equal.def]);
+
+/** Calls of an op as patterns. */
+const of =
+  (op: AnyOp) =>
+  <const A extends readonly Pattern[]>(...operands: A): Pattern<All<A>> => {
+    const { def } = op;
+    const from = (value: Value, order: readonly Pattern[], n: number, m: Matching, next: () => boolean): boolean =>
+      n === order.length || n === value.inputs.length
+        ? n === order.length && n === value.inputs.length && next()
+        : order[n]!.match(value.inputs[n]!, m, () => from(value, order, n + 1, m, next));
+    const orders = COMMUTATIVE.has(def) ? [operands, operands.toReversed()] : [operands];
+    return {
+      ops: [def],
+      match: (value, m, next) =>
+        value.op === def && m.cover(value, () => orders.some((order) => from(value, order, 0, m, next))),
+    };
+  };
+
+/** Calls of ops. */
+export const p = {
+  add: of(add),
+  sub: of(sub),
+  mul: of(mul),
+  div: of(div),
+  pow: of(pow),
+  maximum: of(maximum),
+  minimum: of(minimum),
+  select: of(select),
+  neg: of(neg),
+  exp: of(exp),
+  log: of(log),
+  erf: of(erf),
+  tanh: of(tanh),
+  sigmoid: of(sigmoid),
+  sqrt: of(sqrt),
+  rsqrt: of(rsqrt),
+  reciprocal: of(reciprocal),
+  matmul: of(matmul),
+  softmax: of(softmax),
+  reduceSum: of(reduceSum),
+  reduceMean: of(reduceMean),
+  reduceMax: of(reduceMax),
+  reshape: of(reshape),
+  transpose: of(transpose),
+  expand: of(expand),
+  slice: of(slice),
+  concat: of(concat),
+} as const;
+
+/**
+ * A product of factors in any order and association, times a constant: `product(0.5, x, y)` matches `(x · 0.5) · y`,
+ * `x · (y ÷ 2)`, and so on. Name the most particular factor first.
+ */
+export const product = <const A extends readonly Pattern[]>(constant: number, ...factors: A): Pattern<All<A>> => {
+  const walk = (
+    todo: readonly Value[],
+    left: readonly Pattern[],
+    scale: number,
+    m: Matching,
+    next: () => boolean,
+  ): boolean => {
+    const [value, ...rest] = todo;
+    if (!value) return left.length === 0 && near(scale, constant) && next();
+    const x = uniformOf(value);
+    if (x !== undefined) return walk(rest, left, scale * x, m, next);
+    // Every value that is no constant needs a factor of its own.
+    if (todo.filter((v) => uniformOf(v) === undefined).length > left.length) return false;
+    for (const [i, factor] of left.entries())
+      if (factor.match(value, m, () => walk(rest, left.toSpliced(i, 1), scale, m, next))) return true;
+    if (value.op === mul.def) return m.cover(value, () => walk([...value.inputs, ...rest], left, scale, m, next));
+    if (value.op !== div.def) return false;
+    const divisor = uniformOf(value.inputs[1]!);
+    return (
+      divisor !== undefined && m.cover(value, () => walk([value.inputs[0]!, ...rest], left, scale / divisor, m, next))
+    );
+  };
+  return {
+    ops: [mul.def, div.def],
+    match: (value, m, next) => (value.op === mul.def || value.op === div.def) && walk([value], factors, 1, m, next),
+  };
+};
+
+/** Matches a value; undefined when it does not. */
+export function matchValue(pattern: Pattern, value: Value): Matching | undefined {
+  if (pattern.ops && !pattern.ops.includes(value.op)) return undefined;
+  const m = new Matching();
+  return pattern.match(value, m, () => true) ? m : undefined;
+}

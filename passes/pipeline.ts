@@ -1,0 +1,23 @@
+/** THE ordered list of passes. */
+import { canonicalize } from './canonicalize.ts';
+import { foldConstants } from './fold-constants.ts';
+import { mergeProjections } from './merge-projections.ts';
+import type { Pass } from './pass.ts';
+
+/** Each line says why the pass stands where it does. */
+const PIPELINE: readonly Pass[] = [
+  canonicalize, // every later pass matches canonical forms only
+  foldConstants, // sizes and scales that exporters compute become numbers, which patterns can read
+  canonicalize, // numbers that have just been computed move to the right, and identities among them disappear
+  mergeProjections,
+  canonicalize, // slices and reshapes that the passes above left behind meet
+];
+
+const PASSES: readonly Pass[] = [...new Set(PIPELINE)];
+
+/** The passes that a graph goes through before it is compiled, in order. The same for every target so far. */
+export const pipelineFor = (_target?: unknown): readonly Pass[] => PIPELINE;
+
+export const passNamed = (name: string): Pass | undefined => PASSES.find((pass) => pass.name === name);
+/** Names of all passes, in order of first use. */
+export const passNames = (): readonly string[] => PASSES.map((pass) => pass.name);
