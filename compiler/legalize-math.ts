@@ -16,7 +16,6 @@ import {
   le,
   literal,
   lt,
-  max,
   min,
   mul,
   or,
@@ -59,10 +58,22 @@ function reduce(x: Expr, bias: number): { readonly bits: Expr; readonly r: Expr 
 /** The float whose exponent field is the low bits of an integer: 2^(e − 127). */
 const powerOfTwo = (e: Expr): Expr => bitcast(shl(e, whole(e, 23)), 'f32');
 
+/** Clamps that keep NaN, in the form of one instruction on four lanes. */
+const atMost = (x: Expr, bound: number): Expr => select(lt(real(x, bound), x), real(x, bound), x);
+const atLeast = (x: Expr, bound: number): Expr => select(lt(x, real(x, bound)), real(x, bound), x);
+
+/** e^x for x ≤ 0: relative error ≤ 1.3e-7, and zero below the smallest normal number. NaN stays NaN. */
+export function expOfNonPositiveF32(x: Expr): Expr {
+  const least = -87.33654;
+  const { bits, r } = reduce(atLeast(x, least), 127);
+  const p = add(fma(mul(r, r), polynomial(r, EXP), r), real(x, 1));
+  return select(lt(x, real(x, least)), real(x, 0), mul(p, powerOfTwo(bits)));
+}
+
 /** e^x. Relative error ≤ 1.3e-7 where the result is normal; subnormal results are within one unit of 2^-149. */
 export function expF32(x: Expr): Expr {
-  // Beyond these the result is infinite or zero anyway. min and max keep NaN.
-  const { bits, r } = reduce(max(min(x, real(x, 89)), real(x, -105)), 254);
+  // Beyond these the result is infinite or zero anyway.
+  const { bits, r } = reduce(atLeast(atMost(x, 89), -105), 254);
   const p = add(fma(mul(r, r), polynomial(r, EXP), r), real(x, 1));
   // 2^n alone would leave the range of exponents at both ends, so that it comes in two factors.
   const half = shr(bits, whole(x, 1));

@@ -9,7 +9,7 @@ import type { Kernel, Stmt } from '../ir/kernel.ts';
 import { and, bitcast, cast, extract, literal, load, vec } from '../ir/scalar.ts';
 import { boundsOf, simplify } from '../ir/simplify.ts';
 import { fromHalf, type Half, roundHalf, toHalf } from './legalize-half.ts';
-import { erfF32, expF32, logF32, tanhF32 } from './legalize-math.ts';
+import { erfF32, expF32, expOfNonPositiveF32, logF32, tanhF32 } from './legalize-math.ts';
 
 /**
  * The kernel in the printable subset; its buffers of halves become buffers of `u16`.
@@ -111,7 +111,7 @@ class Rewriter {
     if (e.op === 'bitcast') return this.#bitcast(e, a);
     const dtype = widened(e.dtype);
     if (dtype === 'f32') {
-      const expand = POLYNOMIALS[e.op];
+      const expand = e.op === 'exp' && e.arg === 'flush' ? expOfNonPositiveF32 : POLYNOMIALS[e.op];
       if (expand) return expand(a);
     }
     const same = dtype === e.dtype && args.every((x, i) => x === e.args[i]);

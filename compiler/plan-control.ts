@@ -133,7 +133,6 @@ function planBranch(planner: Planner, region: Region, bodies: readonly Scheduled
   };
   return {
     if: planner.read(condition, places, bodies[0]!.isStatic),
-    // biome-ignore lint/suspicious/noThenProperty: the manifest's name for the arm that runs; a step is never awaited
     then: arm(bodies[0]!),
     else: arm(bodies[1]!),
   };
@@ -175,7 +174,6 @@ function planLoop(planner: Planner, { region, stages, bodies }: ScheduledRegion,
     reverse: false,
     steps: [
       { ...head!, params: [symbol] },
-      // biome-ignore lint/suspicious/noThenProperty: as above
       { if: alive, then: [...steps, ...next], else: [] },
     ],
   };

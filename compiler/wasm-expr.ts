@@ -7,7 +7,7 @@ import type { BinaryOp, Buffer, Expr } from '../ir/expr.ts';
 import { literal } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import type { Addresses } from './wasm-address.ts';
-import type { Callable, FunctionBuilder, Local, ValType } from './wasm-encode.ts';
+import type { Callable, FunctionBuilder, Global, Local, ValType } from './wasm-encode.ts';
 import { type Locals, registerType } from './wasm-locals.ts';
 import { isUnsignedIn, opName, pushCast, pushConst, pushLoad, pushWrap } from './wasm-ops.ts';
 
@@ -34,6 +34,8 @@ export interface ExprOptions {
   readonly math: ReadonlyMap<string, Callable>;
   /** `f32x4.relaxed_madd` for `fma`. */
   readonly fma: boolean;
+  /** The module variable that holds one lane of a vector constant. */
+  readonly constant: (e: Expr) => Global;
   /** How often the kernel uses a pure expression. */
   readonly uses: ReadonlyMap<Expr, number>;
 }
@@ -66,17 +68,24 @@ export class ExprPrinter {
       this.#f.get(held);
       return;
     }
-    this.#compute(e);
-    if (e.op !== 'const' && this.#isShared(e)) this.#f.tee(this.#local(e));
+    const shared = this.#isShared(e) && (e.op !== 'const' || isPooled(e));
+    if (shared && e.op === 'const') this.#pooled(e);
+    else this.#compute(e);
+    if (shared) this.#f.tee(this.#local(e));
   }
 
   /** Computes `e` now; later uses find it, until the end of the block. Only for pure expressions. */
   keep(e: Expr): void {
     if (this.#locals.find(e)) return;
-    this.#compute(e);
+    if (isPooled(e)) this.#pooled(e);
+    else this.#compute(e);
     const local = this.#locals.take(registerType(e), 'block');
     this.#f.set(local);
     this.#locals.hold(e, local, 'block');
+  }
+
+  #pooled(e: Expr): void {
+    this.#f.get(this.#options.constant(e)).op(e.dtype === 'f32' ? 'f32x4.splat' : 'i32x4.splat');
   }
 
   #isShared(e: Expr): boolean {
@@ -141,6 +150,7 @@ export class ExprPrinter {
         this.#bitcast(e, a!);
         return;
       case 'select':
+        if (this.#extreme(e)) return;
         for (const x of [e.args[1]!, e.args[2]!, a!]) this.emit(x);
         if (e.lanes === 1) f.select();
         else f.op('v128.bitselect');
@@ -156,6 +166,18 @@ export class ExprPrinter {
         else if (e.args.length === 1) this.#unary(e, a!);
         else this.#binary(e, e.op as BinaryOp);
     }
+  }
+
+  /** p < q ? q : p and p < q ? p : q on four floats are one instruction each. */
+  #extreme(e: Expr): boolean {
+    const [c, then, otherwise] = e.args as [Expr, Expr, Expr];
+    if (e.dtype !== 'f32' || e.lanes !== 4 || c.op !== 'lt' || this.#locals.find(c)) return false;
+    const [p, q] = c.args as [Expr, Expr];
+    const largest = then === q && otherwise === p;
+    if (!largest && !(then === p && otherwise === q)) return false;
+    for (const x of largest ? [p, q] : [q, p]) this.emit(x);
+    this.#f.op(largest ? 'f32x4.pmax' : 'f32x4.pmin');
+    return true;
   }
 
   #load(buffer: Buffer, at: Expr, lanes: number): void {
@@ -441,6 +463,13 @@ export class ExprPrinter {
     return () => void f.get(safe);
   }
 }
+
+/**
+ * True for vector constants that cost engines several instructions each time. They come from a module variable into a
+ * local, which engines cannot see through, so that what does not fit into registers is read back from the stack.
+ */
+export const isPooled = (e: Expr): boolean =>
+  e.op === 'const' && e.lanes === 4 && (e.dtype === 'f32' || e.dtype === 'i32') && !Object.is(e.arg, 0) && e.arg !== -1;
 
 /** Adds how often each expression below `roots` is used to `uses`; within one call, a shared node counts its users once. */
 export function countUses(roots: readonly Expr[], addresses: Addresses, uses: Map<Expr, number>): void {

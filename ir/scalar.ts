@@ -1,7 +1,14 @@
 /** Constructors of scalar expressions. Each one simplifies, so a built expression is always in simplest known form. */
 import { isFloat, roundTo, type Scalar } from './dtype.ts';
 import {
-  makeExpr, type BinaryOp, type Buffer, type Expr, type Lanes, type Sym, type UnaryOp, type Var,
+  type BinaryOp,
+  type Buffer,
+  type Expr,
+  type Lanes,
+  makeExpr,
+  type Sym,
+  type UnaryOp,
+  type Var,
 } from './expr.ts';
 import { simplify } from './simplify.ts';
 
@@ -29,16 +36,24 @@ export function symbol(
   if (![min, max, multipleOf, sym.default].every(Number.isSafeInteger) || min < 0 || multipleOf < 1)
     throw new RangeError(`symbol ${name}: bounds must be whole numbers ≥ 0`);
   if (first > max || sym.default < first || sym.default > max || sym.default % multipleOf !== 0)
-    throw new RangeError(`symbol ${name}: no admissible size in ${min}..${max} step ${multipleOf} (default ${sym.default})`);
+    throw new RangeError(
+      `symbol ${name}: no admissible size in ${min}..${max} step ${multipleOf} (default ${sym.default})`,
+    );
   return makeExpr('sym', 'i32', 1, [], sym);
 }
 
 /** A fresh variable; `from ≤ v < to` lets index arithmetic simplify. */
 export function variable(
-  name: string, dtype: Scalar = 'i32', lanes: Lanes = 1, range?: { readonly from: Num; readonly to: Num },
+  name: string,
+  dtype: Scalar = 'i32',
+  lanes: Lanes = 1,
+  range?: { readonly from: Num; readonly to: Num },
 ): Expr {
   const info: Var = {
-    kind: 'var', name, from: range && index(range.from), to: range && index(range.to),
+    kind: 'var',
+    name,
+    from: range && index(range.from),
+    to: range && index(range.to),
   };
   return makeExpr('var', dtype, lanes, [], info);
 }
@@ -91,6 +106,8 @@ export const neg = (a: Expr): Expr => unary('neg', a);
 export const abs = (a: Expr): Expr => unary('abs', a);
 export const not = (a: Expr): Expr => unary('not', a);
 export const exp = (a: Expr): Expr => unary('exp', a);
+/** e^a for a ≤ 0 or NaN; a target may flush results below 2^-126 to zero. */
+export const expOfNonPositive = (a: Expr): Expr => makeExpr('exp', a.dtype, a.lanes, [a], 'flush');
 export const log = (a: Expr): Expr => unary('log', a);
 export const sqrt = (a: Expr): Expr => unary('sqrt', a);
 export const tanh = (a: Expr): Expr => unary('tanh', a);
@@ -173,7 +190,9 @@ export function substitute(root: Expr, replace: (e: Expr) => Expr | undefined): 
 /** Value of an integer or boolean expression under a binding of its symbols and variables. */
 export function evaluateIndex(root: Expr, valueOf: (leaf: Expr) => number): number {
   const folded = substitute(root, (e) =>
-    e.op === 'sym' || e.op === 'var' || e.op === 'operand' || e.op === 'load' ? literal(valueOf(e), e.dtype) : undefined,
+    e.op === 'sym' || e.op === 'var' || e.op === 'operand' || e.op === 'load'
+      ? literal(valueOf(e), e.dtype)
+      : undefined,
   );
   if (folded.op !== 'const') throw new RangeError(`size does not evaluate: ${root.op} (division by zero?)`);
   return folded.arg as number;
@@ -193,4 +212,8 @@ export const one = (dtype: Scalar, lanes: Lanes = 1): Expr => literal(1, dtype, 
 export const zero = (dtype: Scalar, lanes: Lanes = 1): Expr => literal(0, dtype, lanes);
 /** The additive identity under `max`: −∞ for floats, the smallest integer otherwise. */
 export const lowest = (dtype: Scalar): number =>
-  isFloat(dtype) ? -Infinity : dtype === 'bool' || dtype.startsWith('u') ? 0 : -(2 ** (8 * ({ i64: 8, i32: 4, i16: 2, i8: 1 }[dtype as 'i64'] ?? 4) - 1));
+  isFloat(dtype)
+    ? -Infinity
+    : dtype === 'bool' || dtype.startsWith('u')
+      ? 0
+      : -(2 ** (8 * ({ i64: 8, i32: 4, i16: 2, i8: 1 }[dtype as 'i64'] ?? 4) - 1));

@@ -15,7 +15,7 @@ import {
   ceildiv,
   div,
   eq,
-  exp,
+  expOfNonPositive,
   extract,
   floordiv,
   fma,
@@ -23,6 +23,7 @@ import {
   load,
   log,
   lowest,
+  lt,
   max,
   min,
   mul,
@@ -239,7 +240,7 @@ class AttentionKernel {
   }
 
   private plainTop(block: Block, row: Row): { top: Expr; any: undefined } {
-    const top = foldRow(block, this.size.keys, lowest('f32'), max, (k, lanes) =>
+    const top = foldRow(block, this.size.keys, lowest('f32'), greater, (k, lanes) =>
       load(this.scores, add(row.at, k), lanes),
     );
     return { top, any: undefined };
@@ -262,15 +263,15 @@ class AttentionKernel {
     );
     const stored = (k: Expr, lanes: 1 | 4): Expr => load(this.scores, add(row.at, k), lanes);
     const { mask } = this;
-    if (!mask) return { top: foldRow(block, this.size.keys, lowest('f32'), max, stored), any: undefined };
+    if (!mask) return { top: foldRow(block, this.size.keys, lowest('f32'), greater, stored), any: undefined };
     const allowed = (k: Expr, lanes: 1 | 4): Expr => this.lanes(lanes, k, (at) => this.atKey(mask, row, at));
     const any = ne(
       foldRow(block, this.size.keys, 0, max, (k, lanes) => select(allowed(k, lanes), literal(1, 'f32', lanes), 0)),
       0,
     );
     const named = block.let('any', any);
-    if (!keepAll) return { top: foldRow(block, this.size.keys, lowest('f32'), max, stored), any: named };
-    const open = foldRow(block, this.size.keys, lowest('f32'), max, (k, lanes) =>
+    if (!keepAll) return { top: foldRow(block, this.size.keys, lowest('f32'), greater, stored), any: named };
+    const open = foldRow(block, this.size.keys, lowest('f32'), greater, (k, lanes) =>
       select(or(allowed(k, lanes), splat(not(named), lanes)), stored(k, lanes), lowest('f32')),
     );
     return { top: open, any: named };
@@ -283,7 +284,7 @@ class AttentionKernel {
     const { mask } = this;
     const weight = (k: Expr): Expr => {
       const score = load(this.scores, add(row.at, k));
-      const e = exp(scale === 1 ? sub(score, shift) : fma(score, scale, neg(shift)));
+      const e = expOfNonPositive(scale === 1 ? sub(score, shift) : fma(score, scale, neg(shift)));
       return mask && any && this.emptyRow === 'unmasked' ? select(or(this.atKey(mask, row, k), not(any)), e, 0) : e;
     };
     walk(block, this.size.keys, weight, (k, e, inner) => {
@@ -372,6 +373,9 @@ class AttentionKernel {
 }
 
 const castKeys = (keys: Expr): Expr => (keys.op === 'const' ? literal(keys.arg as number, 'f32') : cast(keys, 'f32'));
+
+/** The larger of two; a NaN on the right is dropped, since the sum of the row's exponentials brings it back. */
+const greater = (a: Expr, b: Expr): Expr => select(lt(a, b), b, a);
 
 /** Folds `count` elements: four running values, combined at the end with those of the tail. */
 function foldRow(

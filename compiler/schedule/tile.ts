@@ -16,6 +16,7 @@ import {
   load,
   lt,
   mul,
+  shuffle,
   splat,
   sub,
   variable,
@@ -162,22 +163,55 @@ export function packPanels(
     0,
     grid,
     (u, body) => {
-      const at = nameCoordinates(body, [...batch, groups], u);
-      const first = mul(at.at(-1)!, PANEL);
+      const outer = nameCoordinates(body, [...batch, groups], u);
+      const first = mul(outer.at(-1)!, PANEL);
       const base = mul(u, mul(k, PANEL));
+      const at = (kk: Expr, j: number): Expr => element([...outer.slice(0, -1), kk, add(first, j)]);
+      const to = (kk: Expr): Expr => add(base, mul(kk, PANEL));
       const row = (inner: Block, kk: Expr, valid: number): void => {
-        const to = add(base, mul(kk, PANEL));
-        const lanes = Array.from({ length: PANEL }, (_, j) =>
-          j < valid ? element([...at.slice(0, -1), kk, add(first, j)]) : zero(panels.dtype),
-        );
-        if (!fillsLanes(panels.dtype)) lanes.forEach((e, j) => inner.store(panels, add(to, j), e));
-        else for (let j = 0; j < PANEL; j += 4) inner.store(panels, add(to, j), packLanes(lanes.slice(j, j + 4)));
+        const lanes = Array.from({ length: PANEL }, (_, j) => (j < valid ? at(kk, j) : zero(panels.dtype)));
+        if (!fillsLanes(panels.dtype))
+          lanes.forEach((e, j) => {
+            inner.store(panels, add(to(kk), j), e);
+          });
+        else for (let j = 0; j < PANEL; j += 4) inner.store(panels, add(to(kk), j), packLanes(lanes.slice(j, j + 4)));
       };
-      columnGroup(body, first, n, PANEL, (some, _, __, valid) =>
-        some.for('k', 0, k, (kk, inner) => row(inner, kk, valid)),
-      );
+      const alongK = (kk: Expr, j: number): Expr => packLanes([0, 1, 2, 3].map((t) => at(add(kk, t), j)));
+      columnGroup(body, first, n, PANEL, (some, _, __, valid) => {
+        // Columns that are contiguous in memory (keys of an attention) are read as vectors and turned four by four.
+        const turned = valid === PANEL && fillsLanes(panels.dtype) && isVectorLoad(alongK, k);
+        const quads = turned ? floordiv(k, 4) : literal(0);
+        some.for('q', 0, quads, (q, inner) => {
+          const kk = mul(q, 4);
+          for (let j = 0; j < PANEL; j += 4)
+            transpose4(
+              inner,
+              [0, 1, 2, 3].map((c) => alongK(kk, j + c)),
+            ).forEach((v, t) => {
+              inner.store(panels, add(to(add(kk, t)), j), v);
+            });
+        });
+        some.for('k', mul(quads, 4), k, (kk, inner) => row(inner, kk, valid));
+      });
     },
     { bind: 'grid.x' },
   );
   return makeStage(cx, block, { grid, work: mul(mul(k, PANEL), literal(4)) });
+}
+
+/** Four neighbours in k of one column, and of the next, are vector loads. */
+function isVectorLoad(alongK: (k: Expr, j: number) => Expr, k: Expr): boolean {
+  const q = variable('q', 'i32', 1, { from: 0, to: floordiv(k, 4) });
+  return [0, 1].every((j) => alongK(mul(q, 4), j).op === 'load');
+}
+
+/** Four rows of four as four columns. */
+function transpose4(block: Block, rows: readonly Expr[]): Expr[] {
+  const [a, b, c, d] = rows.map((r) => block.let('r', r)) as [Expr, Expr, Expr, Expr];
+  const low = (x: Expr, y: Expr): Expr => block.let('t', shuffle(x, y, [0, 4, 1, 5]));
+  const high = (x: Expr, y: Expr): Expr => block.let('t', shuffle(x, y, [2, 6, 3, 7]));
+  const [ab, cd, ab2, cd2] = [low(a, b), low(c, d), high(a, b), high(c, d)];
+  const first = (x: Expr, y: Expr): Expr => shuffle(x, y, [0, 1, 4, 5]);
+  const last = (x: Expr, y: Expr): Expr => shuffle(x, y, [2, 3, 6, 7]);
+  return [first(ab, cd), last(ab, cd), first(ab2, cd2), last(ab2, cd2)];
 }
