@@ -13,7 +13,7 @@ export interface WasmModule {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Index in `bytes` of the flag of the memory's limits: 3 for shared memory, 1 for memory of one thread. */
   readonly memoryFlagAt: number;
-  /** For each kernel the number n of the export `k<n>` that runs it; kernels with equal code share one. */
+  /** For each kernel the first one with equal code; they share a function, exported under each of their numbers. */
   readonly functionOf: readonly number[];
   /** The module in the text format. */
   wat(): string;
@@ -23,7 +23,7 @@ export interface WasmModule {
  * Prints kernels for WebAssembly.
  *
  * The module imports `env.memory` (shared; 1 to 65536 pages) and those functions of `m` that its kernels call
- * ({@link MATH_IMPORTS}). It exports `k0`, `k1` …, each of type
+ * ({@link MATH_IMPORTS}). It exports the kernels in order as `k0`, `k1` …, each of type
  * `(address of each buffer in bytes …, size of each parameter …, from, to) → ()`, all i32: the iterations
  * `from ≤ x < to` of the kernel's `grid.x` loop.
  *
@@ -36,23 +36,22 @@ export function printWasm(kernels: readonly Kernel[], target: Target): WasmModul
   for (const name of [...new Set(legal.flatMap(importsOf))].sort())
     math.set(name, module.importFunction('m', name, Array(MATH_IMPORTS[name]!).fill('f64'), ['f64']));
   const options = { fma: target.fma, math };
-  const known = new Map<string, number>();
-  const functionOf = legal.map((kernel) => {
+  const known = new Map<string, { readonly first: number; readonly f: FunctionBuilder }>();
+  const functionOf = legal.map((kernel, i) => {
     const params = parameterTypes(kernel);
     const draft = new FunctionBuilder(kernel.name, 0, { params, results: [] });
     printKernel(kernel, draft, options);
     const code: number[] = [];
     draft.encode(code);
     const key = `${params.length}:${code.join()}`;
-    let at = known.get(key);
-    if (at === undefined) {
-      at = known.size;
-      known.set(key, at);
-      const f = module.function(kernel.name, params);
-      printKernel(kernel, f, options);
-      module.export(`k${at}`, f);
+    let twin = known.get(key);
+    if (twin === undefined) {
+      twin = { first: i, f: module.function(kernel.name, params) };
+      printKernel(kernel, twin.f, options);
+      known.set(key, twin);
     }
-    return at;
+    module.export(`k${i}`, twin.f);
+    return twin.first;
   });
   const { bytes, memoryFlagOffset } = module.encode();
   return { bytes, memoryFlagAt: memoryFlagOffset!, functionOf, wat: () => module.toWat() };
