@@ -663,7 +663,7 @@ test('kernels with the same code share one function', (t) => {
   t.deepEqual(functionOf, [0, 1, 0]);
   t.deepEqual(
     WebAssembly.Module.exports(new WebAssembly.Module(bytes)).map((e) => e.name),
-    ['k0', 'k1'],
+    ['k0', 'k1', 'k2'],
   );
 });
 
