@@ -9,23 +9,11 @@ import { boundsOf } from '../ir/simplify.ts';
 import type { Addresses } from './wasm-address.ts';
 import type { Callable, FunctionBuilder, Global, Local, ValType } from './wasm-encode.ts';
 import { type Locals, registerType } from './wasm-locals.ts';
+import { isMathName } from './wasm-math.ts';
 import { isUnsignedIn, opName, pushCast, pushConst, pushLoad, pushWrap } from './wasm-ops.ts';
 
-/** Functions of one or two f64 that the loader supplies under `m`; `rem` is C `fmod`. */
-export const MATH_IMPORTS: Readonly<Record<string, number>> = {
-  exp: 1,
-  log: 1,
-  tanh: 1,
-  erf: 1,
-  sin: 1,
-  cos: 1,
-  pow: 2,
-  rem: 2,
-};
-
-/** The import that an operator of the printed program calls, if any. */
-export const mathImport = (e: Expr): string | undefined =>
-  Object.hasOwn(MATH_IMPORTS, e.op) && isFloat(e.dtype) ? e.op : undefined;
+/** The function that an operator of the printed program calls, if any. */
+export const mathOf = (e: Expr): string | undefined => (isMathName(e.op) && isFloat(e.dtype) ? e.op : undefined);
 
 export interface ExprOptions {
   readonly f: FunctionBuilder;
@@ -162,7 +150,7 @@ export class ExprPrinter {
       case 'intrinsic':
         throw new Error(`wasm: ${e.op} ${String(e.arg)} cannot be printed`);
       default:
-        if (mathImport(e)) this.#call(e);
+        if (mathOf(e)) this.#call(e);
         else if (e.args.length === 1) this.#unary(e, a!);
         else this.#binary(e, e.op as BinaryOp);
     }
@@ -239,9 +227,9 @@ export class ExprPrinter {
   }
 
   #call(e: Expr): void {
-    const name = mathImport(e)!;
+    const name = mathOf(e)!;
     const callee = this.#options.math.get(name);
-    if (!callee) throw new Error(`wasm: function m.${name} is not imported`);
+    if (!callee) throw new Error(`wasm: function ${name} is not provided`);
     for (const a of e.args) {
       this.emit(a);
       if (e.dtype === 'f32') this.#f.op('f64.promote_f32');

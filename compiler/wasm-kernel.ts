@@ -4,8 +4,8 @@ import type { Kernel, Stmt } from '../ir/kernel.ts';
 import { ceildiv, floormod, literal, mul, sub } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import { Addresses, type ForStmt, isInner, type Pointer } from './wasm-address.ts';
-import type { Callable, FunctionBuilder, Label, Local, ValType } from './wasm-encode.ts';
-import { countUses, ExprPrinter } from './wasm-expr.ts';
+import type { Callable, FunctionBuilder, Global, Label, Local, ValType } from './wasm-encode.ts';
+import { countUses, ExprPrinter, isPooled } from './wasm-expr.ts';
 import { Locals, registerType } from './wasm-locals.ts';
 import { pushStore } from './wasm-ops.ts';
 
@@ -17,6 +17,8 @@ export interface KernelOptions {
   /** `f32x4.relaxed_madd` for `fma`. */
   readonly fma: boolean;
   readonly math: ReadonlyMap<string, Callable>;
+  /** The module variable that holds one lane of a vector constant. */
+  readonly constant: (e: Expr) => Global;
 }
 
 /** Prints a legalized kernel into `f`, which has the parameters of {@link parameterTypes}. */
@@ -290,8 +292,10 @@ class KernelPrinter {
     const innermost = isInner(loop);
     const seen = new Set<Expr>();
     const visit = (e: Expr): void => {
-      if (seen.has(e) || e.args.length === 0 || this.#locals.find(e)) return;
+      if (seen.has(e) || this.#locals.find(e)) return;
       seen.add(e);
+      if (innermost && isPooled(e)) this.#statement([e], () => this.#exprs.keep(e));
+      if (e.args.length === 0) return;
       if (e.op !== 'load' && this.#addresses.levelOf(e) < level && (innermost || e.lanes === 1)) {
         this.#statement([e], () => this.#exprs.keep(e));
         return;

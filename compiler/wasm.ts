@@ -1,13 +1,14 @@
 /** Kernels as one WebAssembly module. */
 
-import { exprNodes } from '../ir/expr.ts';
+import { type Expr, exprNodes } from '../ir/expr.ts';
 import type { Kernel, Stmt } from '../ir/kernel.ts';
 import { stmtExprs } from '../ir/kernel.ts';
 import { legalizeKernel } from './legalize.ts';
 import type { Target } from './target.ts';
-import { type Callable, FunctionBuilder, ModuleBuilder } from './wasm-encode.ts';
-import { MATH_IMPORTS, mathImport } from './wasm-expr.ts';
+import { FunctionBuilder, type Global, ModuleBuilder } from './wasm-encode.ts';
+import { mathOf } from './wasm-expr.ts';
 import { parameterTypes, printKernel } from './wasm-kernel.ts';
+import { provideMath } from './wasm-math.ts';
 
 export interface WasmModule {
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -22,8 +23,8 @@ export interface WasmModule {
 /**
  * Prints kernels for WebAssembly.
  *
- * The module imports `env.memory` (shared; 1 to 65536 pages) and those functions of `m` that its kernels call
- * ({@link MATH_IMPORTS}). It exports the kernels in order as `k0`, `k1` …, each of type
+ * The module imports `env.memory` (shared; 1 to 65536 pages) and those functions of `Math` that its kernels call,
+ * under `m` (exp, log, tanh, sin, cos, pow; f64). It exports the kernels in order as `k0`, `k1` …, each of type
  * `(address of each buffer in bytes …, size of each parameter …, from, to) → ()`, all i32: the iterations
  * `from ≤ x < to` of the kernel's `grid.x` loop.
  *
@@ -32,10 +33,15 @@ export interface WasmModule {
 export function printWasm(kernels: readonly Kernel[], target: Target): WasmModule {
   const legal = kernels.map(legalizeKernel);
   const module = new ModuleBuilder().importMemory('env', 'memory', { min: 1, max: 65536, shared: true });
-  const math = new Map<string, Callable>();
-  for (const name of [...new Set(legal.flatMap(importsOf))].sort())
-    math.set(name, module.importFunction('m', name, Array(MATH_IMPORTS[name]!).fill('f64'), ['f64']));
-  const options = { fma: target.fma, math };
+  const math = provideMath(module, legal.flatMap(functionsOf));
+  const constants = new Map<string, Global>();
+  const constant = (e: Expr): Global => {
+    const key = `${e.dtype} ${Object.is(e.arg, -0) ? '-0' : e.arg}`;
+    const known = constants.get(key) ?? module.global(e.dtype === 'f32' ? 'f32' : 'i32', e.arg as number, true);
+    constants.set(key, known);
+    return known;
+  };
+  const options = { fma: target.fma, math, constant };
   const known = new Map<string, { readonly first: number; readonly f: FunctionBuilder }>();
   const functionOf = legal.map((kernel, i) => {
     const params = parameterTypes(kernel);
@@ -57,13 +63,13 @@ export function printWasm(kernels: readonly Kernel[], target: Target): WasmModul
   return { bytes, memoryFlagAt: memoryFlagOffset!, functionOf, wat: () => module.toWat() };
 }
 
-function importsOf(kernel: Kernel): readonly string[] {
+function functionsOf(kernel: Kernel): readonly string[] {
   const names = new Set<string>();
   const walk = (body: readonly Stmt[]): void => {
     for (const s of body) {
       for (const root of stmtExprs(s))
         for (const e of exprNodes(root)) {
-          const name = mathImport(e);
+          const name = mathOf(e);
           if (name) names.add(name);
         }
       if (s.kind === 'for') walk(s.body);

@@ -3,12 +3,12 @@ import { join } from 'node:path';
 import test from 'ava';
 import { type Target, WASM_PLAIN, WASM_RELAXED } from '../compiler/target.ts';
 import { parseSafetensors, type Safetensors } from '../frontends/weights/safetensors.ts';
-import type { Expr, Lanes } from '../ir/expr.ts';
+import type { Buffer, Expr, Lanes } from '../ir/expr.ts';
 import { Block, buffer, type Kernel } from '../ir/kernel.ts';
-import { cos, erf, exp, load, log, mul, pow, sin, tanh } from '../ir/scalar.ts';
+import { cos, erf, exp, load, log, mul, pow, rem, sin, tanh } from '../ir/scalar.ts';
 import { erf as erfReference } from '../ir/special.ts';
 import { projectRoot } from './support/project.ts';
-import { instantiate } from './wasm-kit.ts';
+import { instantiate, runWasm } from './wasm-kit.ts';
 
 const COUNT = 65536;
 const x = buffer('x', 'f32', COUNT);
@@ -139,4 +139,62 @@ test('hard points of the elementwise table', async (t) => {
 test('pow goes through the imported function', (t) => {
   const ys = evaluator((e) => pow(e, e), 4, WASM_PLAIN)([0, 1, 2, 2.5]);
   t.deepEqual([...ys], [1, 1, 4, Math.fround(2.5 ** 2.5)]);
+});
+
+test('functions of f64: erf to 1e-15, rem exact', (t) => {
+  const [a, b] = ['a', 'b'].map((name) => buffer(name, 'f64', 4096)) as [Buffer, Buffer];
+  const out = buffer('out', 'f64', 4096, { access: 'write' });
+  const run = (f: (a: Expr, b: Expr) => Expr, xs: readonly number[], ys: readonly number[]): Float64Array => {
+    const block = new Block();
+    block.for('u', 0, xs.length, (u, body) => body.store(out, u, f(load(a, u), load(b, u))), { bind: 'grid.x' });
+    const result = new Float64Array(4096);
+    const contents = [xs, ys].map((data) => Float64Array.from({ length: 4096 }, (_, i) => data[i] ?? 0));
+    const k: Kernel = { kind: 'kernel', name: 'f', buffers: [a, b, out], params: [], body: block.stmts };
+    runWasm(k, {
+      buffers: new Map([
+        [a, contents[0]!],
+        [b, contents[1]!],
+        [out, result],
+      ]),
+    });
+    return result;
+  };
+  const hard = [
+    0,
+    -0,
+    1,
+    -1,
+    1.5,
+    1e-310,
+    5e-324,
+    3,
+    -7,
+    0.1,
+    1e16,
+    1e300,
+    -1.7e308,
+    Infinity,
+    -Infinity,
+    NaN,
+    1e-3,
+    Math.PI,
+  ];
+  const pairs = hard.flatMap((x) => hard.map((y) => [x, y] as const));
+  const rests = run(
+    rem,
+    pairs.map(([x]) => x),
+    pairs.map(([, y]) => y),
+  );
+  for (const [i, [x, y]] of pairs.entries())
+    t.true(Object.is(rests[i], x % y), `${x} rem ${y}: ${rests[i]}, not ${x % y}`);
+
+  const xs = [...hard, ...Array.from({ length: 3000 }, (_, i) => (i - 1500) / 240)];
+  const values = run(erf, xs, xs);
+  for (const [i, x] of xs.entries()) {
+    const want = erfReference(x);
+    t.true(
+      Object.is(values[i], want) || Math.abs(values[i]! - want) <= 2e-15 * Math.abs(want),
+      `erf ${x}: ${values[i]}, not ${want}`,
+    );
+  }
 });

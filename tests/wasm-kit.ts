@@ -9,21 +9,18 @@ import type { Buffer, Expr } from '../ir/expr.ts';
 import type { Numbers } from '../ir/interpret.ts';
 import type { Kernel } from '../ir/kernel.ts';
 import { evaluateIndex } from '../ir/scalar.ts';
-import { erf, powC } from '../ir/special.ts';
 
 // Node 20 has relaxed SIMD behind a flag that later versions no longer know.
 if (Number(process.versions.node.split('.')[0]) < 22) v8.setFlagsFromString('--experimental-wasm-relaxed-simd');
 
 /** What the loader supplies under `m`. */
-export const math: Readonly<Record<string, (a: number, b: number) => number>> = {
+const math: Readonly<Record<string, (a: number, b: number) => number>> = {
   exp: Math.exp,
   log: Math.log,
   tanh: Math.tanh,
   sin: Math.sin,
   cos: Math.cos,
-  erf,
-  pow: powC,
-  rem: (a, b) => a % b,
+  pow: Math.pow,
 };
 
 const bits = new DataView(new ArrayBuffer(4));
