@@ -7,6 +7,7 @@ export const MATH_IMPORTS: Readonly<Record<string, number>> = { exp: 1, log: 1, 
 /** Functions that modules define themselves, with the imports that they call. */
 const DEFINED: Readonly<Record<string, { readonly uses: readonly string[]; readonly define: Define }>> = {
   erf: { uses: ['exp'], define: defineErf },
+  pow: { uses: ['pow'], define: definePow },
   rem: { uses: [], define: defineRem },
 };
 type Define = (module: ModuleBuilder, math: ReadonlyMap<string, Callable>) => Callable;
@@ -16,19 +17,26 @@ export const isMathName = (name: string): boolean => Object.hasOwn(MATH_IMPORTS,
 
 /** Imports or defines functions by name; call before the first kernel is printed. */
 export function provideMath(module: ModuleBuilder, names: Iterable<string>): ReadonlyMap<string, Callable> {
-  const wanted = new Set(names);
-  for (const name of [...wanted]) for (const used of DEFINED[name]?.uses ?? []) wanted.add(used);
+  const wanted = [...new Set(names)].sort();
+  const imports = new Set(wanted.flatMap((name) => DEFINED[name]?.uses ?? [name]));
   const math = new Map<string, Callable>();
-  const sorted = [...wanted].sort();
-  for (const name of sorted) {
-    const count = MATH_IMPORTS[name];
-    if (count !== undefined) math.set(name, module.importFunction('m', name, Array(count).fill('f64'), ['f64']));
-  }
-  for (const name of sorted) {
-    const own = DEFINED[name];
-    if (own) math.set(name, own.define(module, math));
-  }
-  return math;
+  for (const name of [...imports].sort())
+    math.set(name, module.importFunction('m', name, Array(MATH_IMPORTS[name]!).fill('f64'), ['f64']));
+  const own = wanted.flatMap((name) => {
+    const { define } = DEFINED[name] ?? {};
+    return define ? [[name, define(module, math)] as const] : [];
+  });
+  return new Map([...math, ...own]);
+}
+
+/** C `pow`: `Math.pow`, but 1 to any power and ±1 to an infinite power are 1. */
+function definePow(module: ModuleBuilder, math: ReadonlyMap<string, Callable>): Callable {
+  const f = module.function('pow', ['f64', 'f64'], ['f64']);
+  const [x, y] = [f.param(0), f.param(1)];
+  f.f64(1).get(x).get(y).call(math.get('pow')!);
+  f.get(x).f64(1).op('f64.eq');
+  f.get(x).op('f64.abs').f64(1).op('f64.eq').get(y).op('f64.abs').f64(Infinity).op('f64.eq').op('i32.and');
+  return f.op('i32.or').select();
 }
 
 /** C `fmod`, exact: long division in binary, one bit of the quotient a round. */

@@ -5,7 +5,7 @@ import { type Target, WASM_PLAIN, WASM_RELAXED } from '../compiler/target.ts';
 import { parseSafetensors, type Safetensors } from '../frontends/weights/safetensors.ts';
 import type { Buffer, Expr, Lanes } from '../ir/expr.ts';
 import { Block, buffer, type Kernel } from '../ir/kernel.ts';
-import { cos, erf, exp, load, log, mul, pow, rem, sin, tanh } from '../ir/scalar.ts';
+import { cos, erf, exp, literal, load, log, mul, pow, rem, sin, tanh } from '../ir/scalar.ts';
 import { erf as erfReference } from '../ir/special.ts';
 import { projectRoot } from './support/project.ts';
 import { instantiate, runWasm } from './wasm-kit.ts';
@@ -136,9 +136,14 @@ test('hard points of the elementwise table', async (t) => {
   }
 });
 
-test('pow goes through the imported function', (t) => {
-  const ys = evaluator((e) => pow(e, e), 4, WASM_PLAIN)([0, 1, 2, 2.5]);
-  t.deepEqual([...ys], [1, 1, 4, Math.fround(2.5 ** 2.5)]);
+test('pow is that of C', (t) => {
+  const power = (y: number): number[] => [
+    ...evaluator((e) => pow(e, literal(y, 'f32', e.lanes)), 4, WASM_PLAIN)([0, 1, 2, -1]),
+  ];
+  t.deepEqual(power(2.5), [0, 1, Math.fround(2 ** 2.5), NaN]);
+  t.deepEqual(power(3), [0, 1, 8, -1]);
+  t.deepEqual(power(NaN), [NaN, 1, NaN, NaN]);
+  t.deepEqual(power(Infinity), [0, 1, Infinity, 1]);
 });
 
 test('functions of f64: erf to 1e-15, rem exact', (t) => {
