@@ -1,9 +1,11 @@
 /** Questions about single values that several passes ask. */
 
 import { CompileError } from '../ir/diagnostic.ts';
+import type { Scalar } from '../ir/dtype.ts';
 import { type Attrs, type AttrValue, type Graph, graphValues, isGraph, typeOf, type Value } from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
 import type { Op } from '../ir/op.ts';
+import { printElement } from '../ir/text.ts';
 import { type Dim, dim, staticShape } from '../ir/type.ts';
 
 /** Any defined operator, whatever its attributes. */
@@ -38,6 +40,12 @@ export function uniformOf(value: Value): number | undefined {
   uniforms.set(literal, same ? first : null);
   return same ? first : undefined;
 }
+
+/** The shortest decimal that rounds to `x` in `dtype`: the number that its author wrote. */
+export const asWritten = (x: number, dtype: Scalar): number => {
+  const text = Number(printElement(x, dtype));
+  return Number.isNaN(text) ? x : text;
+};
 
 /** Equal up to the rounding of f32 constants. */
 export const near = (a: number, b: number, tolerance = 1e-5): boolean =>

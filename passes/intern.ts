@@ -51,8 +51,9 @@ export class InternTable {
   }
 
   #id(of: object): number {
-    let id = this.#ids.get(of);
-    if (id === undefined) this.#ids.set(of, (id = this.#ids.size));
-    return id;
+    const known = this.#ids.get(of);
+    if (known !== undefined) return known;
+    this.#ids.set(of, this.#ids.size);
+    return this.#ids.size - 1;
   }
 }

@@ -9,7 +9,7 @@ import { sigmoid, tanh } from '../ir/ops/elementwise-activation.ts';
 import { add, div, equal, maximum, minimum, mul, pow, select, sub } from '../ir/ops/elementwise-binary.ts';
 import { erf, exp, log, neg, reciprocal, rsqrt, sqrt } from '../ir/ops/elementwise-unary.ts';
 import { matmul } from '../ir/ops/linear.ts';
-import { softmax } from '../ir/ops/norm.ts';
+import { rmsNorm, softmax } from '../ir/ops/norm.ts';
 import { reduceMax, reduceMean, reduceSum } from '../ir/ops/reduce.ts';
 import { concat, expand, reshape, slice, transpose } from '../ir/ops/shape.ts';
 import { type AnyOp, near, uniformOf } from './facts.ts';
@@ -48,9 +48,11 @@ export interface Pattern<C = unknown> {
   readonly captures?: C;
 }
 
+/** Captures nothing. `unknown` would swallow what the patterns beside it capture. */
+type Nothing = Record<never, never>;
 type CapturesOf<P> = P extends Pattern<infer C> ? C : never;
 type Intersect<U> = (U extends unknown ? (x: U) => void : never) extends (x: infer I) => void ? I : never;
-type All<A extends readonly Pattern[]> = A extends readonly [] ? unknown : Intersect<CapturesOf<A[number]>>;
+type All<A extends readonly Pattern[]> = A extends readonly [] ? Nothing : Intersect<CapturesOf<A[number]>>;
 
 /** Any value, captured. */
 export const any = <N extends string>(name: N): Pattern<Readonly<Record<N, Value>>> => ({
@@ -68,7 +70,7 @@ export const number = <N extends string>(name: N): Pattern<Readonly<Record<N, nu
 });
 
 /** A constant of that number, up to the rounding of f32. */
-export const exactly = (x: number): Pattern => ({
+export const exactly = (x: number): Pattern<Nothing> => ({
   ops: undefined,
   match: (value, _, next) => {
     const found = uniformOf(value);
@@ -85,7 +87,7 @@ export const oneOf = <A extends readonly Pattern[]>(...choices: A): Pattern<Capt
 /** A pattern with a condition on the value itself. */
 export const where = <C>(pattern: Pattern<C>, holds: (value: Value) => boolean): Pattern<C> => ({
   ops: pattern.ops,
-  match: (value, m, next) => holds(value) && pattern.match(value, m, next),
+  match: (value, m, next) => (pattern.ops?.includes(value.op) ?? true) && holds(value) && pattern.match(value, m, next),
 });
 
 const COMMUTATIVE = new Set<OpDef>([add.def, mul.def, maximum.def, minimum.def, equal.def]);
@@ -128,6 +130,7 @@ export const p = {
   reciprocal: of(reciprocal),
   matmul: of(matmul),
   softmax: of(softmax),
+  rmsNorm: of(rmsNorm),
   reduceSum: of(reduceSum),
   reduceMean: of(reduceMean),
   reduceMax: of(reduceMax),

@@ -3,12 +3,14 @@ import { canonicalize } from './canonicalize.ts';
 import { foldConstants } from './fold-constants.ts';
 import { mergeProjections } from './merge-projections.ts';
 import type { Pass } from './pass.ts';
+import { raise } from './raise.ts';
 
 /** Each line says why the pass stands where it does. */
 const PIPELINE: readonly Pass[] = [
   canonicalize, // every later pass matches canonical forms only
   foldConstants, // sizes and scales that exporters compute become numbers, which patterns can read
   canonicalize, // numbers that have just been computed move to the right, and identities among them disappear
+  raise, // before anything reads softmax or normalisations
   mergeProjections,
   canonicalize, // slices and reshapes that the passes above left behind meet
 ];

@@ -101,8 +101,10 @@ type RuleIndex = (op: OpDef) => readonly Rule[];
 function indexRules(rules: readonly Rule[]): RuleIndex {
   const index = new Map<OpDef, readonly Rule[]>();
   return (op) => {
-    let list = index.get(op);
-    if (!list) index.set(op, (list = rules.filter((r) => r.ops === undefined || r.ops.includes(op))));
+    const known = index.get(op);
+    if (known) return known;
+    const list = rules.filter((r) => r.ops === undefined || r.ops.includes(op));
+    index.set(op, list);
     return list;
   };
 }
@@ -123,10 +125,10 @@ function sweepOnce(graph: Graph, rulesOf: RuleIndex, cx: PassContext): Sweep {
     for (const r of rulesOf(root.op)) {
       const outcome = r.apply(root);
       if (!outcome) continue;
-      const escaped =
-        outcome.kind === 'miss' ? outcome.why : r.sharing ? undefined : escape(outcome.covers, root, readers, outputs);
-      if (outcome.kind === 'miss' || escaped !== undefined) {
-        misses.push({ at: root, why: `${r.name}: ${escaped}` });
+      const refusal =
+        outcome.kind === 'miss' ? outcome.why : r.sharing ? undefined : escaped(outcome.covers, root, readers, outputs);
+      if (outcome.kind === 'miss' || refusal !== undefined) {
+        misses.push({ at: root, why: `${r.name}: ${refusal}` });
         continue;
       }
       if (cx.mayRewrite && !cx.mayRewrite()) return { replaced, misses };
@@ -140,7 +142,7 @@ function sweepOnce(graph: Graph, rulesOf: RuleIndex, cx: PassContext): Sweep {
 }
 
 /** Why some covered value is needed elsewhere; undefined when none is. */
-function escape(
+function escaped(
   covers: ReadonlyMap<Value, string>,
   root: Value,
   readers: ReadonlyMap<Value, readonly Value[]>,
