@@ -47,7 +47,7 @@ export {
   topK,
 } from './reduce.ts';
 export type { Broadcast } from './shapes.ts';
-export { dim, type Named, named, type Operand, type Shape, sizeOf, Tensor } from './tensor.ts';
+export { constant, dim, type Named, named, type Operand, type Shape, sizeOf, Tensor } from './tensor.ts';
 export {
   type ConfigValue,
   countParameters,

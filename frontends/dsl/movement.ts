@@ -4,7 +4,8 @@ import type { Scalar } from '../../ir/dtype.ts';
 import * as indexOps from '../../ir/ops/index.ts';
 import * as ops from '../../ir/ops/shape.ts';
 import { printDim } from '../../ir/print.ts';
-import type { Dim } from '../../ir/type.ts';
+import { add as plus } from '../../ir/scalar.ts';
+import { asExpr, type Dim, dim } from '../../ir/type.ts';
 import { callSite } from './location.ts';
 import type {
   AxisError,
@@ -54,9 +55,14 @@ function axisOf(op: string, axis: number, rank: number): number {
   return at;
 }
 
+/** A position on an axis of `size`; a negative number counts from the end. */
+const fromStart = (position: Dim, size: Dim): Dim =>
+  typeof position === 'number' && position < 0 ? dim(plus(asExpr(size), position)) : position;
+
 /**
- * Positions `start ≤ i < stop` of one axis, every `step`-th. Sizes may be symbolic.
+ * Positions `start ≤ i < stop` of one axis, every `step`-th. Sizes may be symbolic; negative numbers count from the end.
  * @param range.stop the end of the axis when absent
+ * @param range.step at least 1
  */
 export function slice<D extends Scalar, S extends Shape, const A extends number>(
   x: Tensor<D, S>,
@@ -64,22 +70,25 @@ export function slice<D extends Scalar, S extends Shape, const A extends number>
   range: { readonly start?: Dim; readonly stop?: Dim; readonly step?: number },
 ): Tensor<D, WithAxis<S, A, Dim>> {
   const at = axisOf('slice', axis as number, x.shape.length);
-  const { start = 0, stop = x.shape[at]!, step = 1 } = range;
+  const length = x.shape[at]!;
+  const { start = 0, stop = length, step = 1 } = range;
+  if (!(step >= 1)) fail('attribute', `slice: step ${step} is less than 1`, { loc: callSite() });
   return apply(ops.slice, [x], {
-    starts: x.shape.map((_, i) => (i === at ? start : 0)),
-    stops: x.shape.map((size, i) => (i === at ? stop : size)),
+    starts: x.shape.map((_, i) => (i === at ? fromStart(start, length) : 0)),
+    stops: x.shape.map((size, i) => (i === at ? fromStart(stop, length) : size)),
     steps: x.shape.map((_, i) => (i === at ? step : 1)),
   });
 }
 
-/** One position of an axis, which disappears: `take(x, 1, 0)` is the class token of [B, N, D]. */
+/** One position of an axis, which disappears: `take(x, 1, 0)` is the class token of [B, N, D], `take(x, 1, -1)` the last. */
 export function take<D extends Scalar, S extends Shape, const A extends number>(
   x: Tensor<D, S>,
   axis: Check<A, AxisError<'take', S, A>>,
-  position: number,
+  position: Dim,
 ): Tensor<D, WithoutAxis<S, A>> {
   const at = axisOf('take', axis as number, x.shape.length);
-  const piece: Tensor<D> = slice(x as Tensor<D>, at, { start: position, stop: position + 1 });
+  const start = fromStart(position, x.shape[at]!);
+  const piece: Tensor<D> = slice(x as Tensor<D>, at, { start, stop: dim(plus(asExpr(start), 1)) });
   return reshape(piece, x.shape.toSpliced(at, 1)) as Tensor as never;
 }
 

@@ -4,7 +4,7 @@ import * as convOps from '../../ir/ops/conv.ts';
 import type { Dim } from '../../ir/type.ts';
 import { add } from './elementwise.ts';
 import { type Init, init } from './init.ts';
-import { linear as apply2, matmul } from './linear.ts';
+import { matmul, linear as project } from './linear.ts';
 import { gather } from './movement.ts';
 import { layerNorm as normalise } from './reduce.ts';
 import type { Agree, Check, HasRank, Last, ShowDim, WithLast } from './shapes.ts';
@@ -49,10 +49,10 @@ export function linear<const I extends number, const O extends number>(name: str
     x: Check<Tensor<D, S>, SizeError<'linear', S, I>>,
   ): Tensor<D, WithLast<S, O>> => {
     const input = x as Tensor<'f32'>;
+    const weight = own('weight', (layout === 'out-in' ? [out, inner] : [inner, out]) as readonly number[], start);
     const offset = bias ? own('bias', [out], biasInit) : undefined;
-    if (layout === 'out-in')
-      return apply2(input, own('weight', [out, inner] as readonly number[], start), offset) as Tensor as never;
-    const product = matmul(input, own('weight', [inner, out] as readonly number[], start));
+    if (layout === 'out-in') return project(input, weight, offset) as Tensor as never;
+    const product = matmul(input, weight);
     return (offset ? add(product, offset) : product) as Tensor as never;
   };
 }

@@ -1,11 +1,13 @@
 /** A value being traced, with its element type and shape in the TypeScript type. */
 
 import type { AttrArgs, AttrSpecs } from '../../ir/attr.ts';
+import { fail } from '../../ir/diagnostic.ts';
 import type { Scalar } from '../../ir/dtype.ts';
 import type { Expr } from '../../ir/expr.ts';
 import { type Attrs, typeOf, type Value } from '../../ir/graph.ts';
+import { nd } from '../../ir/nd.ts';
 import { makeValue, type Op } from '../../ir/op.ts';
-import { projectAll, scalar } from '../../ir/ops/structural.ts';
+import { constant as constantOp, projectAll, scalar } from '../../ir/ops/structural.ts';
 import { symbol } from '../../ir/scalar.ts';
 import type { Dim } from '../../ir/type.ts';
 import { callSite } from './location.ts';
@@ -85,4 +87,16 @@ export const results = (value: Value): Tensor[] => projectAll(value).map((result
 /** The same tensor under a name, for people: dumps, `--observe`, comparisons of inner values. */
 export function named<T extends Tensor>(name: string, x: T): T {
   return new Tensor({ ...x.value, name }) as Tensor as T;
+}
+
+/** A literal tensor, elements in C order: `constant(bool, [1, 1], [1])`. */
+export function constant<D extends Scalar, const S extends readonly number[]>(
+  dtype: D,
+  shape: S,
+  elements: readonly number[],
+): Tensor<D, S> {
+  const count = shape.reduce((n, size) => n * size, 1);
+  if (elements.length !== count)
+    fail('shape', `constant: ${elements.length} elements for shape [${shape.join(', ')}]`, { loc: callSite() });
+  return apply(constantOp, [], { value: nd(dtype, shape, elements) });
 }

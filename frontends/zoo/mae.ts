@@ -8,16 +8,16 @@ import type { Dim } from '../../ir/type.ts';
 import {
   add,
   argSort,
+  bool,
   cast,
   concat,
+  constant,
   dim,
   div,
-  equal,
   expand,
   f32,
   init,
   input,
-  iota,
   less,
   type ModelGraph,
   mean,
@@ -109,7 +109,7 @@ export function mae(options: MaeOptions): ModelGraph {
     inputs,
     ({ pixel_values, noise }) => {
       const stays = less(argSort(argSort(noise)), visible);
-      const classStays = equal(iota('i64', [batch, 1] as readonly Dim[], 1), 0);
+      const classStays = expand(constant(bool, [1, 1], [1]), [batch, 1] as readonly Dim[]);
       const keep = named('keep', concat([classStays, stays], 1));
 
       const area = channels * patchSize ** 2;
