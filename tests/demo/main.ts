@@ -1,0 +1,143 @@
+/**
+ * `npm run demo [-- FOLDER]`: compiles the trained digit models, runs them on every held-out image, checks them against
+ * PyTorch and draws what they see. FOLDER, default `.demo`, receives the bundles and the pictures. Exits with 1 when a
+ * result is not PyTorch's.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { open, type Session } from '../../runtime/index.ts';
+import { type Built, buildDigits } from './build.ts';
+import type { Canvas } from './canvas.ts';
+import { classify, judge, LOGIT_TOLERANCE, type Seen } from './classify.ts';
+import { type Digits, readDigits, readRecorded } from './digits.ts';
+import { compareRecorded, MAE_TOLERANCE, meanLoss, noiseFor, reconstruct } from './reconstruct.ts';
+import { attentionSheet, classSheet, reconstructionSheet } from './sheets.ts';
+
+const folder = process.argv[2] ?? '.demo';
+mkdirSync(folder, { recursive: true });
+
+const print = (line = ''): void => console.log(line);
+const whole = (n: number): string => Math.round(n).toLocaleString('en-US');
+const kilobytes = (bytes: number): string => `${(bytes / 1000).toFixed(1)} kB`;
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
+const bar = (share: number): string => '█'.repeat(Math.round(24 * share)).padEnd(24, '·');
+
+function saveSheet(name: string, sheet: Canvas, what: string): void {
+  const path = join(folder, name);
+  writeFileSync(path, sheet.toPng());
+  print(`  wrote     ${path}: ${what}`);
+}
+
+async function openTimed(built: Built): Promise<Session> {
+  const begin = performance.now();
+  const session = await open(built.folder, { threads: 1 });
+  const openMs = performance.now() - begin;
+  print(`  compiled  ${whole(built.compileMs)} ms, to ${built.folder}; opened in ${openMs.toFixed(0)} ms`);
+  print(
+    `  sizes     runtime part ${kilobytes(built.runtimeBytes)} (${kilobytes(built.runtimeGzip)} gzipped), ` +
+      `weights ${kilobytes(built.weightBytes)}, memory ${kilobytes(session.peakBytes)}`,
+  );
+  return session;
+}
+
+/** One row a graph; `ms` belongs to the compiled one, because only that runs. */
+function printMacs({ macsWritten, macsCompiled }: Built, ms: number): void {
+  print('  graph          multiply-accumulates   ms an image   GMAC/s');
+  print(`  as written     ${whole(macsWritten).padStart(20)}`);
+  const rate = (macsCompiled / ms / 1e6).toFixed(1);
+  print(`  as compiled    ${whole(macsCompiled).padStart(20)}   ${ms.toFixed(2).padStart(11)}   ${rate.padStart(6)}`);
+}
+
+function firstOfEach(seen: readonly Seen[]): Seen[] {
+  return Array.from({ length: 10 }, (_, label) => seen.find(({ digit }) => digit.label === label)!);
+}
+
+function printClasses(seen: readonly Seen[], right: number): void {
+  print('  class     images   right   accuracy');
+  for (let label = 0; label < 10; label++) {
+    const own = seen.filter(({ digit }) => digit.label === label);
+    const hits = own.filter(({ predicted }) => predicted === label).length;
+    const share = hits / own.length;
+    const accuracy = `${(100 * share).toFixed(2).padStart(6)} %`;
+    print(
+      `  ${String(label).padStart(5)}   ${String(own.length).padStart(8)}   ${String(hits).padStart(5)}   ${accuracy}  ${bar(share)}`,
+    );
+  }
+  const accuracy = `${((100 * right) / seen.length).toFixed(2).padStart(6)} %`;
+  print(`    all   ${String(seen.length).padStart(8)}   ${String(right).padStart(5)}   ${accuracy}`);
+}
+
+async function showClassifier({ heldout }: Digits): Promise<boolean> {
+  const built = await buildDigits('vit', join(folder, 'vit'));
+  print(`Classifier: ViT, 16×16 images in 64 patches, 4 layers of width 48, ${whole(built.parameters)} parameters`);
+  const session = await openTimed(built);
+  await classify(session, heldout.slice(0, 20));
+  const seen = await classify(session, heldout);
+  const verdict = judge(seen);
+  printClasses(seen, verdict.right);
+  for (const { digit, predicted } of seen.filter((one) => one.predicted !== one.digit.label))
+    print(`  wrong     ${digit.file}: a ${digit.label} seen as ${predicted} (PyTorch: ${digit.predicted})`);
+  printMacs(built, median(seen.map(({ ms }) => ms)));
+  print(`  speed     median of ${seen.length} runs, batch 1, ${about(session)}`);
+  const equal = seen.length - verdict.disagree.length;
+  print(
+    `  PyTorch   ${verdict.ok ? 'equal' : 'NOT EQUAL'}: same class on ${equal} of ${seen.length} images; ` +
+      `largest difference of a logit ${verdict.worstLogit.toExponential(1)}, allowed ${LOGIT_TOLERANCE}`,
+  );
+  const wrong = seen.filter(({ digit, predicted }) => predicted !== digit.label);
+  saveSheet('classes.png', classSheet([...firstOfEach(seen), ...wrong]), 'the first of each digit, then every mistake');
+  saveSheet('attention.png', attentionSheet(firstOfEach(seen)), 'what the class token reads in the last layer');
+  session.dispose();
+  return verdict.ok;
+}
+
+async function showAutoencoder(digits: Digits): Promise<boolean> {
+  const built = await buildDigits('mae', join(folder, 'mae'));
+  const cases = readRecorded(digits);
+  const visible = cases[0]!.mask.filter((m) => m === 0).length;
+  print(`Autoencoder: MAE, ${visible} of 64 patches visible, ${whole(built.parameters)} parameters`);
+  const session = await openTimed(built);
+  for (const { digit, noise } of cases) await reconstruct(session, digit, noise);
+  print('  digit   visible    loss   PyTorch   difference of the prediction, relative');
+  const drawn = [];
+  let ok = true;
+  for (const recorded of cases) {
+    const one = await reconstruct(session, recorded.digit, recorded.noise);
+    const difference = compareRecorded(one, recorded);
+    ok &&= difference.ok;
+    drawn.push(one);
+    print(
+      `  ${String(one.digit.label).padStart(5)}   ${String(one.mask.filter((m) => m === 0).length).padStart(7)}` +
+        `   ${one.loss.toFixed(3)}     ${recorded.loss.toFixed(3)}   ${difference.prediction.toExponential(1)}` +
+        `${difference.ok ? '' : `  NOT EQUAL: ${difference.masks} masks, loss ${difference.loss.toExponential(1)}`}`,
+    );
+  }
+  const all = [];
+  for (const [index, digit] of digits.heldout.entries()) all.push(await reconstruct(session, digit, noiseFor(index)));
+  const { mean, error } = meanLoss(all);
+  print(`  all       mean loss ${mean.toFixed(4)} ± ${error.toFixed(4)} over ${all.length} images, masks drawn here;`);
+  print(`            PyTorch's ${digits.heldoutLoss.toFixed(4)} is with masks of its own`);
+  printMacs(built, median(all.map(({ ms }) => ms)));
+  print(`  speed     median of ${all.length} runs, batch 1, ${about(session)}`);
+  print(
+    `  PyTorch   ${ok ? 'equal' : 'NOT EQUAL'}: masks, predictions and losses of ${cases.length} recorded runs, ` +
+      `allowed ${MAE_TOLERANCE} relative`,
+  );
+  saveSheet('reconstruction.png', reconstructionSheet(drawn, digits.normalisation), 'input, masked, reconstruction');
+  session.dispose();
+  return ok;
+}
+
+const about = ({ threads, relaxed }: Session): string =>
+  `${threads} thread, ${relaxed ? 'relaxed' : 'plain'} SIMD, Node ${process.versions.node}`;
+
+const digits = readDigits();
+print(`heddle demo: two trained models, ${digits.heldout.length} images that training never saw`);
+print();
+const classifierOk = await showClassifier(digits);
+print();
+const autoencoderOk = await showAutoencoder(digits);
+if (!classifierOk || !autoencoderOk) {
+  console.error('the bundles do not compute what PyTorch recorded');
+  process.exitCode = 1;
+}
