@@ -152,9 +152,9 @@ class KernelPrinter {
   #for(s: ForStmt): void {
     if (s.bind !== 'serial')
       throw new Error(`wasm: kernel ${this.#kernel.name} binds a loop to ${s.bind}, which WASM lacks`);
-    const [, longestFrom] = boundsOf(s.from);
-    const [shortestTo] = boundsOf(s.to);
-    if (longestFrom < shortestTo) {
+    const [from, to] = [boundsOf(s.from), boundsOf(s.to)];
+    if (from[0] >= to[1]) return;
+    if (from[1] < to[0]) {
       this.#locals.scope('block', () => this.#loop(s));
       return;
     }
