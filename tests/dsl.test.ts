@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from 'ava';
 import {
   add,
   attention,
+  avgPool,
   bool,
   causal,
   concat,
@@ -21,6 +22,7 @@ import {
   linear,
   type ModelGraph,
   matmul,
+  maxPool,
   mean,
   model,
   mul,
@@ -30,13 +32,16 @@ import {
   program,
   relu,
   reshape,
+  scan,
   scope,
   select,
+  sigmoid,
   slice,
   softmax,
   split,
   type Tensor,
   take,
+  tanh,
   topK,
 } from '../frontends/dsl/index.ts';
 import { frameOf, nameValues } from '../frontends/dsl/source.ts';
@@ -46,6 +51,7 @@ import { type Graph, graphValues } from '../ir/graph.ts';
 import { countMacs } from '../ir/macs.ts';
 import { nd } from '../ir/nd.ts';
 import { printGraph } from '../ir/text.ts';
+import { verifyGraph } from '../ir/verify.ts';
 import { projectRoot } from './support/project.ts';
 
 const batch = dim('batch', { max: 8 });
@@ -296,4 +302,98 @@ test('functions compute what their names say', (t) => {
       ['chosen', [2, 3], [1, -1, 3, 4, -1, 6]],
     ],
   );
+});
+
+test('a loop reads what is around it, and equals the recurrent layer', (t) => {
+  const [steps, rows, width, units] = [4, 2, 3, 5];
+  const m = model('m', { x: input(f32, [steps, rows, width]), first: input(f32, [rows, units]) }, ({ x, first }) => {
+    const layer = nn.lstm('lstm', { in: width, out: units })(x, { h: first, c: first });
+    const weights = scope('lstm', () => ({
+      wx: param('weight_ih_l0', [4 * units, width]),
+      wh: param('weight_hh_l0', [4 * units, units]),
+      b: add(param('bias_ih_l0', [4 * units]), param('bias_hh_l0', [4 * units])),
+    }));
+    const loop = scan({ h: first, c: first }, { item: x }, ({ h, c, item }) => {
+      const gates = add(linear(item, weights.wx, weights.b), linear(h, weights.wh));
+      const [i, f, g, o] = split(gates, -1, 4);
+      const cell = add(mul(sigmoid(f!), c), mul(sigmoid(i!), tanh(g!)));
+      const hidden = mul(sigmoid(o!), tanh(cell));
+      return { states: { h: hidden, c: cell }, outputs: { y: hidden } };
+    });
+    return { y: layer.y, h: layer.h, c: layer.c, y2: loop.outputs.y, h2: loop.states.h, c2: loop.states.c };
+  });
+  t.notThrows(() => verifyGraph(main(m)));
+  const wave = (shape: readonly number[], phase: number) =>
+    nd(
+      'f32',
+      shape,
+      Array.from({ length: shape.reduce((n, d) => n * d, 1) }, (_, i) => Math.sin(phase + 0.7 * i)),
+    );
+  const out = evaluate(main(m), {
+    inputs: { x: wave([steps, rows, width], 1), first: wave([rows, units], 2) },
+    params: (name, { shape }) => wave(shape as number[], name.length),
+  });
+  for (const name of ['y', 'h', 'c']) {
+    t.deepEqual(out[`${name}2`]!.shape, out[name]!.shape);
+    out[name]!.data.forEach((v, i) => void t.true(Math.abs(v - out[`${name}2`]!.data[i]!) < 1e-12, `${name} ${i}`));
+  }
+  t.is(countMacs(main(m)), 2 * steps * rows * 4 * units * (width + units));
+});
+
+test('a loop with a missing state or two things of one name is refused', (t) => {
+  const x = input(f32, [4, 2]);
+  const run = (build: (x: Tensor<'f32', readonly [4, 2]>) => unknown): string =>
+    fault(t, () => model('m', { x }, ({ x }) => build(x) as never)).diagnostic.message;
+  t.is(
+    run((x) => scan({ h: take(x, 0, 0) }, { item: x }, () => ({ states: {} as never }))),
+    'scan: the step does not give state "h"',
+  );
+  t.is(
+    run((x) => scan({ x: take(x, 0, 0) }, { x }, ({ x }) => ({ states: { x } }))),
+    'scan: "x" is both a state and an item',
+  );
+  t.regex(
+    run((x) => scan({ h: take(x, 0, 0) }, { item: x }, ({ h }) => ({ states: { h: concat([h, h], 0) } }))),
+    /^scan: state 0 after a step/,
+  );
+});
+
+test('images go through convolution, normalisation and pooling', (t) => {
+  const m = model('m', { x: input(f32, [1, 1, 4, 4]) }, ({ x }) => {
+    const y = relu(
+      nn.batchNorm('bn', { channels: 2 })(
+        nn.conv('conv', { in: 1, out: 2, kernel: [3, 3], pads: [1, 1, 1, 1], bias: false })(x),
+      ),
+    );
+    return { largest: maxPool(y, { kernel: [2, 2] }), mean: avgPool(y, { kernel: [4, 4] }) };
+  });
+  t.deepEqual(
+    m.parameters.map(({ name }) => name),
+    ['conv.weight', 'bn.weight', 'bn.bias', 'bn.running_mean', 'bn.running_var'],
+  );
+  const centre = [0, 0, 0, 0, 1, 0, 0, 0, 0];
+  const values: Record<string, number[]> = {
+    'conv.weight': [...centre, ...centre.map((v) => -v)],
+    'bn.bias': [0, 20],
+    'bn.running_mean': [1, 0],
+  };
+  const { largest, mean: average } = evaluate(main(m), {
+    inputs: {
+      x: nd(
+        'f32',
+        [1, 1, 4, 4],
+        Array.from({ length: 16 }, (_, i) => i),
+      ),
+    },
+    params: (name, { shape }) =>
+      nd(
+        'f32',
+        shape as number[],
+        values[name] ?? (name === 'bn.weight' ? [1, 1].map((v) => v * Math.sqrt(1 + 1e-5)) : [1, 1]),
+      ),
+  });
+  const expected = [4, 6, 12, 14, 20, 18, 12, 10];
+  largest!.data.forEach((v, i) => void t.true(Math.abs(v - expected[i]!) < 1e-5, `${i}: ${v}`));
+  t.true(Math.abs(average!.data[0]! - 105 / 16) < 1e-5);
+  t.true(Math.abs(average!.data[1]! - 12.5) < 1e-5);
 });

@@ -29,6 +29,7 @@ export {
   unsqueeze,
 } from './movement.ts';
 export * as nn from './nn.ts';
+export { avgPool, maxPool, type PoolOptions } from './pool.ts';
 export {
   all,
   any,
@@ -46,6 +47,7 @@ export {
   sum,
   topK,
 } from './reduce.ts';
+export { scan, type Tensors } from './scan.ts';
 export type { Broadcast } from './shapes.ts';
 export { constant, dim, type Named, named, type Operand, type Shape, sizeOf, Tensor } from './tensor.ts';
 export {

@@ -1,14 +1,16 @@
 /** Layers: functions that own parameters. A layer's parameters are named after it, within the scope where it was made. */
 import type { Float } from '../../ir/dtype.ts';
 import * as convOps from '../../ir/ops/conv.ts';
+import { batchNorm as batchNormOp } from '../../ir/ops/norm.ts';
+import { lstm as lstmOp } from '../../ir/ops/recurrent.ts';
 import type { Dim } from '../../ir/type.ts';
 import { add } from './elementwise.ts';
 import { type Init, init } from './init.ts';
 import { matmul, linear as project } from './linear.ts';
-import { gather } from './movement.ts';
+import { concat, expand, gather } from './movement.ts';
 import { layerNorm as normalise } from './reduce.ts';
 import type { Agree, Check, HasRank, Last, ShowDim, WithLast } from './shapes.ts';
-import { apply, type Shape, type Tensor } from './tensor.ts';
+import { apply, call, constant, results, type Shape, type Tensor } from './tensor.ts';
 import { atRoot, param, qualified } from './trace.ts';
 
 /** A parameter of the layer `name` of the present scope; usable in any scope later. */
@@ -117,5 +119,69 @@ export function conv(name: string, options: ConvOptions) {
       pads,
       groups,
     });
+  };
+}
+
+/**
+ * Inference normalisation of the channels of [B, C, …] by recorded statistics. Parameters `name.weight`, `name.bias`,
+ * `name.running_mean` and `name.running_var`.
+ */
+export function batchNorm(name: string, options: { readonly channels: number; readonly eps?: number }) {
+  const { channels, eps = 1e-5 } = options;
+  const own = owner(name);
+  const vector = (part: string, start: Init): Tensor => own(part, [channels], start);
+  return <D extends Float, S extends Shape>(x: Tensor<D, S>): Tensor<D, S> =>
+    apply(
+      batchNormOp,
+      [
+        x,
+        vector('weight', init.ones),
+        vector('bias', init.zeros),
+        vector('running_mean', init.zeros),
+        vector('running_var', init.ones),
+      ],
+      { eps },
+    );
+}
+
+/**
+ * LSTM over a sequence, gates i, f, g, o. T steps, B batch, I in, H out.
+ *
+ * Parameters as PyTorch's one-layer LSTM: `name.weight_ih_l0` [4H, I], `name.weight_hh_l0` [4H, H], `name.bias_ih_l0` and
+ * `name.bias_hh_l0` [4H]; all start uniform in ±1/√H.
+ */
+export function lstm<const I extends number, const O extends number>(
+  name: string,
+  options: { readonly in: I; readonly out: O },
+) {
+  const { in: inner, out } = options;
+  const own = owner(name);
+  const start = init.fanIn(out);
+  /**
+   * @param x f32[T, B, I]
+   * @param initial hidden and cell state f32[B, H]; zeros when absent
+   * @param lengths i32[B], for rows shorter than T: outputs past a row's length are zero and its state is kept
+   * @returns y f32[T, B, H] and the last states f32[B, H]
+   */
+  return <S extends Shape>(
+    x: Check<Tensor<'f32', S>, SizeError<'lstm', S, I>>,
+    initial?: { readonly h: Tensor<'f32'>; readonly c: Tensor<'f32'> },
+    lengths?: Tensor<'i32'>,
+  ): { readonly y: Tensor<'f32', WithLast<S, O>>; readonly h: Tensor<'f32'>; readonly c: Tensor<'f32'> } => {
+    const sequence = x as Tensor<'f32'>;
+    const zeros = (): Tensor<'f32'> =>
+      expand(constant('f32', [1, 1], [0]), [sequence.shape[1]!, out] as readonly Dim[]);
+    const bias = concat([own('bias_ih_l0', [4 * out], start), own('bias_hh_l0', [4 * out], start)], 0);
+    const operands = [
+      sequence,
+      own('weight_ih_l0', [4 * out, inner], start),
+      own('weight_hh_l0', [4 * out, out], start),
+      bias,
+      initial?.h ?? zeros(),
+      initial?.c ?? zeros(),
+      ...(lengths ? [lengths] : []),
+    ];
+    const [y, h, c] = results(call(lstmOp, operands, {}));
+    return { y, h, c } as unknown as { y: Tensor<'f32', WithLast<S, O>>; h: Tensor<'f32'>; c: Tensor<'f32'> };
   };
 }

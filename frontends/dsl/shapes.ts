@@ -209,3 +209,12 @@ export type FoldError<Op extends string, S extends Shape, F> = F extends { reado
 
 /** A size by position, where the compiler has lost sight of its being one. */
 export type SizeAt<S extends Shape, I> = I extends keyof S ? (S[I] extends Dim ? S[I] : Dim) : Dim;
+
+/** [B, C, …] with other spatial sizes. */
+export type WithPool<S extends Shape> = S extends readonly [
+  infer B extends Dim,
+  infer C extends Dim,
+  ...infer R extends Shape,
+]
+  ? readonly [B, C, ...{ readonly [K in keyof R]: Dim }]
+  : Shape;

@@ -37,6 +37,10 @@ export function dim<const N extends string>(
 /**
  * A tensor of a model: `Tensor<'f32', readonly [Named<'batch'>, 197, 768]>`. Sizes that TypeScript cannot know are
  * `number` (or `Dim`); they are checked when the model is traced.
+ *
+ * A helper that serves many shapes takes `Tensor<'f32'>`, whose shape is unknown and agrees with every other. A helper
+ * generic in its shape (`<S extends Shape>(x: Tensor<'f32', S>)`) cannot be checked until S is known, so calls inside
+ * it do not compile.
  */
 export class Tensor<out D extends Scalar = Scalar, out S extends Shape = Shape> {
   /** What the graph holds. */
