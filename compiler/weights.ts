@@ -7,7 +7,7 @@ import { graph, typeOf, type Value } from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
 import { staticShape } from '../ir/type.ts';
 import { toFloat32, toHalf, type WeightStore } from '../ir/weights.ts';
-import type { WeightSegment, WeightsInfo } from '../runtime/manifest.ts';
+import type { WeightsInfo } from '../runtime/manifest.ts';
 import type { WeightPlaces } from './planner.ts';
 import type { WeightLayout } from './region.ts';
 
@@ -53,17 +53,32 @@ export class WeightPlan implements WeightPlaces {
   /** The file's bytes and what the manifest says of them. `storage` f16 halves floats that fit it; others stay f32. */
   write(store: WeightStore, storage: 'f32' | 'f16', file: string): { bytes: Uint8Array; info: WeightsInfo } {
     const half = (p: Placed): boolean => storage === 'f16' && p.dtype === 'f32';
-    const total = this.order.reduce((n, p) => n + p.elements * (half(p) ? 2 : sizeOf(p.dtype)), 0);
-    const bytes = new Uint8Array(total);
-    const segments: WeightSegment[] = [];
+    const bytesIn = (p: Placed): number => p.elements * (half(p) ? 2 : sizeOf(p.dtype));
+    // Gaps of the memory are gaps of the file, so that neighbours stored alike are one segment.
     let at = 0;
-    for (const p of this.order) {
+    const segments: { from: number; bytes: number; to: number; stored: 'raw' | 'f16' }[] = [];
+    const starts = this.order.map((p) => {
+      const previous = segments.at(-1);
+      const stored = half(p) ? 'f16' : 'raw';
+      const scale = half(p) ? 2 : 1;
+      if (previous?.stored === stored) {
+        const from = previous.from + (p.offset - previous.to) / scale;
+        previous.bytes = from + bytesIn(p) - previous.from;
+        at = from + bytesIn(p);
+        return from;
+      }
+      at = Math.ceil(at / ALIGN) * ALIGN;
+      segments.push({ from: at, bytes: bytesIn(p), to: p.offset, stored });
+      at += bytesIn(p);
+      return at - bytesIn(p);
+    });
+    const total = at;
+    const bytes = new Uint8Array(total);
+    this.order.forEach((p, i) => {
       const packed = pack(evaluateStatic(p.value, store), p);
       const stored = half(p) ? toHalf(packed as Float32Array) : packed;
-      bytes.set(new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength), at);
-      segments.push({ from: at, bytes: stored.byteLength, to: p.offset, stored: half(p) ? 'f16' : 'raw' });
-      at += stored.byteLength;
-    }
+      bytes.set(new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength), starts[i]!);
+    });
     const sha256: string[] = [];
     for (let from = 0; from < total; from += BLOCK)
       sha256.push(

@@ -30,7 +30,6 @@ import {
   ne,
   neg,
   not,
-  or,
   select,
   splat,
   sub,
@@ -44,7 +43,7 @@ import { asExpr } from '../../ir/type.ts';
 import { packLanes } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
-import { nameCoordinates, walk } from './element.ts';
+import { nameCoordinates } from './element.ts';
 import { addressesAlong } from './matmul.ts';
 import { accumulate, columnGroup, PANEL, packPanels, rowTiles } from './tile.ts';
 
@@ -201,98 +200,98 @@ class AttentionKernel {
 
   /** Turns a row of scores into unnormalised weights and notes the inverse of their sum. */
   private softmax(block: Block, r: Expr, row: Row): void {
-    const finished = this.scale > 0 && !this.mask && !this.bias && this.softcap === 0;
-    const { top, any } = finished ? this.plainTop(block, row) : this.maskedTop(block, row);
+    const plain = this.scale > 0 && !this.mask && !this.bias && this.softcap === 0;
+    const any = plain ? undefined : this.transform(block, row);
+    // Up to the next vector the row is filled with scores that weigh nothing: what follows needs no tail.
+    const { keys } = this.size;
+    const quads = ceildiv(keys, 4);
+    block.for('k', keys, mul(quads, 4), (k, body) =>
+      body.store(this.scores, add(row.at, k), literal(lowest('f32'), 'f32')),
+    );
+    const score = (q: Expr): Expr => load(this.scores, add(row.at, mul(q, 4)), 4);
+    const wide = block.var('top', literal(lowest('f32'), 'f32', 4));
+    block.for('q', 0, quads, (q, body) => body.set(wide, greater(wide, score(q))));
+    const top = block.let('top', LANES.map((j) => extract(wide, j)).reduce(greater));
     const shift = block.let(
       'shift',
-      finished ? mul(top, this.scale) : any && this.emptyRow === 'zero' ? select(any, top, 0) : top,
+      plain ? mul(top, this.scale) : any && this.emptyRow === 'zero' ? select(any, top, 0) : top,
     );
-    const total = this.exponentials(block, row, shift, finished ? this.scale : 1, any);
-    const sum = block.let('sum', total);
+    const total = block.var('total', zero('f32', 4));
+    block.for('q', 0, quads, (q, body) => {
+      const e = body.let('e', expOfNonPositive(plain ? fma(score(q), this.scale, neg(shift)) : sub(score(q), shift)));
+      body.store(this.scores, add(row.at, mul(q, 4)), e);
+      body.update('add', total, e);
+    });
+    const sum = block.let('sum', sumLanes(total));
     this.storeLse(block, row, any ? select(any, add(shift, log(sum)), lowest('f32')) : add(shift, log(sum)));
-    const reciprocal = div(literal(1, 'f32'), sum);
+    block.store(this.inverse, r, this.inverseOf(sum, any));
+    if (this.emptyRow === 'uniform' && any)
+      block.if(not(any), (empty) =>
+        empty.for('q', 0, quads, (q, body) => body.store(this.scores, add(row.at, mul(q, 4)), literal(1, 'f32', 4))),
+      );
+  }
+
+  private inverseOf(sum: Expr, any: Expr | undefined): Expr {
+    const inverse = div(literal(1, 'f32'), sum);
     switch (this.emptyRow) {
       case 'zero':
-        block.store(this.inverse, r, select(eq(sum, 0), 0, reciprocal));
-        break;
+        return select(eq(sum, 0), 0, inverse);
       case 'nan':
-        block.store(this.inverse, r, any ? select(any, reciprocal, Number.NaN) : reciprocal);
-        break;
-      case 'unmasked':
-        block.store(this.inverse, r, reciprocal);
-        break;
+        return any ? select(any, inverse, Number.NaN) : inverse;
       case 'uniform':
-        block.store(
-          this.inverse,
-          r,
-          any ? select(any, reciprocal, div(literal(1, 'f32'), castKeys(this.size.keys))) : reciprocal,
-        );
-        if (any)
-          block.if(not(any), (empty) =>
-            walk(
-              empty,
-              this.size.keys,
-              () => literal(1, 'f32'),
-              (k, one, inner) => inner.store(this.scores, add(row.at, k), one),
-            ),
-          );
+        return any ? select(any, inverse, div(literal(1, 'f32'), cast(this.size.keys, 'f32'))) : inverse;
+      case 'unmasked':
+        return inverse;
     }
   }
 
-  private plainTop(block: Block, row: Row): { top: Expr; any: undefined } {
-    const top = foldRow(block, this.size.keys, lowest('f32'), greater, (k, lanes) =>
-      load(this.scores, add(row.at, k), lanes),
-    );
-    return { top, any: undefined };
-  }
-
-  /** Scales, caps, biases and masks the row in place. `any`: whether the query may read some key. */
-  private maskedTop(block: Block, row: Row): { top: Expr; any: Expr | undefined } {
-    const keepAll = this.emptyRow === 'unmasked';
-    const lowestScore = literal(lowest('f32'), 'f32');
-    walk(
-      block,
-      this.size.keys,
-      (k) => {
-        const raw = mul(load(this.scores, add(row.at, k)), this.scale);
-        const capped = this.softcap > 0 ? mul(tanh(div(raw, this.softcap)), this.softcap) : raw;
-        const score = this.bias ? add(capped, this.atKey(this.bias, row, k)) : capped;
-        return this.mask && !keepAll ? select(this.atKey(this.mask, row, k), score, lowestScore) : score;
-      },
-      (k, score, inner) => inner.store(this.scores, add(row.at, k), score),
-    );
-    const stored = (k: Expr, lanes: 1 | 4): Expr => load(this.scores, add(row.at, k), lanes);
-    const { mask } = this;
-    if (!mask) return { top: foldRow(block, this.size.keys, lowest('f32'), greater, stored), any: undefined };
-    const allowed = (k: Expr, lanes: 1 | 4): Expr => this.lanes(lanes, k, (at) => this.atKey(mask, row, at));
-    const any = ne(
-      foldRow(block, this.size.keys, 0, max, (k, lanes) => select(allowed(k, lanes), literal(1, 'f32', lanes), 0)),
-      0,
-    );
-    const named = block.let('any', any);
-    if (!keepAll) return { top: foldRow(block, this.size.keys, lowest('f32'), greater, stored), any: named };
-    const open = foldRow(block, this.size.keys, lowest('f32'), greater, (k, lanes) =>
-      select(or(allowed(k, lanes), splat(not(named), lanes)), stored(k, lanes), lowest('f32')),
-    );
-    return { top: open, any: named };
-  }
-
-  /** Replaces the scores by exp(scale · score − shift) and returns their sum. */
-  private exponentials(block: Block, row: Row, shift: Expr, scale: number, any: Expr | undefined): Expr {
-    const total = block.var('total', zero('f32', 4));
-    const rest = block.var('rest', zero('f32'));
-    const { mask } = this;
-    const weight = (k: Expr): Expr => {
-      const score = load(this.scores, add(row.at, k));
-      const e = expOfNonPositive(scale === 1 ? sub(score, shift) : fma(score, scale, neg(shift)));
-      return mask && any && this.emptyRow === 'unmasked' ? select(or(this.atKey(mask, row, k), not(any)), e, 0) : e;
+  /** Scales, caps, biases and masks the row in place. @returns whether the query may read some key; undefined: all */
+  private transform(block: Block, row: Row): Expr | undefined {
+    const { mask, bias, softcap } = this;
+    const masked = (score: Expr, k: Expr, lanes: 1 | 4): { score: Expr; allowed: Expr | undefined } => {
+      const allowed = mask && this.lanes(lanes, k, (at) => this.atKey(mask, row, at));
+      return { score: allowed ? select(allowed, score, lowest('f32')) : score, allowed };
     };
-    walk(block, this.size.keys, weight, (k, e, inner) => {
-      const named = inner.let('e', e);
-      inner.store(this.scores, add(row.at, k), named);
-      inner.update('add', named.lanes === 4 ? total : rest, named);
+    const found = { 4: block.var('found', zero('f32', 4)), 1: block.var('found', zero('f32')) } as const;
+    const firstPassMasks = this.emptyRow !== 'unmasked';
+    this.eachKey(block, (k, lanes, body) => {
+      const raw = mul(load(this.scores, add(row.at, k), lanes), this.scale);
+      const capped = softcap > 0 ? mul(tanh(div(raw, softcap)), softcap) : raw;
+      const biased = body.let(
+        's',
+        bias
+          ? add(
+              capped,
+              this.lanes(lanes, k, (at) => this.atKey(bias, row, at)),
+            )
+          : capped,
+      );
+      const { score, allowed } = masked(biased, k, lanes);
+      body.store(this.scores, add(row.at, k), firstPassMasks ? score : biased);
+      if (allowed) body.set(found[lanes], select(allowed, literal(1, 'f32', lanes), found[lanes]));
     });
-    return add(sumLanes(total), rest);
+    if (!mask) return undefined;
+    const any = block.let(
+      'any',
+      ne(
+        LANES.map((j) => extract(found[4], j)).reduce((a, b) => max(a, b), found[1]),
+        0,
+      ),
+    );
+    if (!firstPassMasks)
+      block.if(any, (some) =>
+        this.eachKey(some, (k, lanes, body) => {
+          body.store(this.scores, add(row.at, k), masked(load(this.scores, add(row.at, k), lanes), k, lanes).score);
+        }),
+      );
+    return any;
+  }
+
+  /** Keys four at a time, then one by one. */
+  private eachKey(block: Block, visit: (k: Expr, lanes: 1 | 4, body: Block) => void): void {
+    const quads = floordiv(this.size.keys, 4);
+    block.for('q', 0, quads, (q, body) => visit(mul(q, 4), 4, body));
+    block.for('k', mul(quads, 4), this.size.keys, (k, body) => visit(k, 1, body));
   }
 
   private writeResults(
@@ -372,27 +371,7 @@ class AttentionKernel {
   }
 }
 
-const castKeys = (keys: Expr): Expr => (keys.op === 'const' ? literal(keys.arg as number, 'f32') : cast(keys, 'f32'));
+const LANES = [0, 1, 2, 3] as const;
 
 /** The larger of two; a NaN on the right is dropped, since the sum of the row's exponentials brings it back. */
 const greater = (a: Expr, b: Expr): Expr => select(lt(a, b), b, a);
-
-/** Folds `count` elements: four running values, combined at the end with those of the tail. */
-function foldRow(
-  block: Block,
-  count: Expr,
-  init: number,
-  combine: (a: Expr, b: Expr) => Expr,
-  element: (k: Expr, lanes: 1 | 4) => Expr,
-): Expr {
-  const quads = floordiv(count, 4);
-  const wide = block.var('wide', literal(init, 'f32', 4));
-  block.for('q', 0, quads, (q, body) => body.set(wide, combine(wide, element(mul(q, 4), 4))));
-  const rest = block.var('narrow', literal(init, 'f32'));
-  block.for('k', mul(quads, 4), count, (k, body) => body.set(rest, combine(rest, element(k, 1))));
-  const lanes = [0, 1, 2, 3].map((j) => extract(wide, j));
-  return block.let(
-    'folded',
-    lanes.reduce((a, b) => combine(a, b), rest),
-  );
-}

@@ -15,6 +15,7 @@ import {
   literal,
   load,
   lt,
+  min,
   mul,
   shuffle,
   splat,
@@ -32,12 +33,9 @@ import { nameCoordinates } from './element.ts';
 /** Columns of one packed panel. */
 export const PANEL = 8;
 
-/** Rows of the tile that takes what full tiles leave; below it, single rows. */
-const REST = 2;
-
 /**
- * Full tiles of `tileRows` rows from `first`, then the remaining rows in pairs and a last single one. A pair keeps two
- * sets of accumulators and runs at nearly full speed, so that more exact tiles would only be more code.
+ * All rows in tiles of `tileRows`; where they do not divide, the last tile starts early and writes some rows again with
+ * the same values (so results must not overwrite operands). Fewer rows than one tile go one by one.
  * @param total rows that exist: lets arithmetic on a tile's row numbers simplify
  */
 export function rowTiles(
@@ -46,20 +44,20 @@ export function rowTiles(
   tileRows: number,
   writeTile: (block: Block, row: Expr, rows: number) => void,
 ): void {
-  const { count, total } = range;
-  const tiles = (body: Block, first: Expr, n: Expr, rows: number): void =>
-    body.for('t', 0, n, (t, inner) => {
-      const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
-      inner.stmts.push({ kind: 'let', v: row, value: add(first, mul(t, rows)) });
-      writeTile(inner, row, rows);
-    });
-  let { first } = range;
-  let left = count;
-  for (const rows of [...new Set([tileRows, Math.min(tileRows, REST), 1])]) {
-    tiles(block, first, floordiv(left, rows), rows);
-    first = add(first, mul(floordiv(left, rows), rows));
-    left = floormod(left, rows);
-  }
+  const { first, count, total } = range;
+  const write = (inner: Block, start: Expr, rows: number): void => {
+    const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
+    inner.stmts.push({ kind: 'let', v: row, value: add(first, start) });
+    writeTile(inner, row, rows);
+  };
+  block.if(
+    ge(count, tileRows),
+    (tiles) =>
+      tiles.for('t', 0, ceildiv(count, tileRows), (t, inner) =>
+        write(inner, min(mul(t, tileRows), sub(count, tileRows)), tileRows),
+      ),
+    (few) => few.for('t', 0, min(count, tileRows - 1), (t, inner) => write(inner, t, 1)),
+  );
 }
 
 /** Column groups of `columns` from 0 to `n`: whole groups, whole panels, then the last panel with its existing columns. */
@@ -106,18 +104,18 @@ export interface TileOperands {
   readonly tile: Tile;
 }
 
-/**
- * Σ over k of left · right, as vectors `[row][column ÷ 4]`. Tiles with few accumulators keep one set for each step of
- * an unrolled turn, so that additions do not wait for each other.
- */
+/** Steps of k in one turn of a tile of a single row: each has accumulators of its own, so that none waits. */
+const ROW_STEPS = 2;
+
+/** Σ over k of left · right, as vectors `[row][column ÷ 4]`. */
 export function accumulate(block: Block, t: TileOperands): Expr[][] {
   const { dtype } = t.panels;
-  const { unroll, fence } = t.tile;
   const vectors = t.columns / 4;
-  const sets = t.rows * vectors <= 6 ? unroll : 1;
-  const acc = Array.from({ length: sets }, (_, s) =>
-    Array.from({ length: t.rows }, (__, i) =>
-      Array.from({ length: vectors }, (___, j) => block.var(`acc${i}_${j}${s > 0 ? `_${s}` : ''}`, zero(dtype, 4))),
+  const [unroll, sets] = t.rows === 1 ? [ROW_STEPS, ROW_STEPS] : [t.tile.unroll, 1];
+  const fence = t.rows === 1 ? 'none' : t.tile.fence;
+  const acc = Array.from({ length: sets }, () =>
+    Array.from({ length: t.rows }, (_, i) =>
+      Array.from({ length: vectors }, (__, j) => block.var(`acc${i}_${j}`, zero(dtype, 4))),
     ),
   );
   const panel = block.let('panel', t.panel);
