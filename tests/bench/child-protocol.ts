@@ -25,4 +25,8 @@ export interface ChildReport {
    */
   readonly cpuMs: number;
   readonly peakRssBytes: number;
+  /** The same before anything of the competitor was loaded: what Node and the benchmark itself take. */
+  readonly baseRssBytes: number;
+  /** What the model says it holds, where it does; see `Runner`. */
+  readonly plannedBytes?: number;
 }

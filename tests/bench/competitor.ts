@@ -2,6 +2,8 @@ import type { BenchModel, Outputs } from './models.ts';
 
 /** An opened model, ready to run on the inputs of `inputsOf(model)`. */
 export interface Runner {
+  /** Bytes that the model says it holds after its runs: weights and working memory. */
+  readonly plannedBytes?: number;
   /** One forward pass. Includes whatever a caller pays each time: copying inputs in and outputs out. */
   run(): Promise<Outputs>;
 }
@@ -16,4 +18,6 @@ export interface Competitor {
   prepare(model: BenchModel): Promise<void>;
   /** Loads the prepared files. Timed as the opening: from files on disk to a model that can run. */
   open(model: BenchModel, threads: number): Promise<Runner>;
+  /** Bytes to deploy beside the weights, each file gzipped; called after `prepare`. */
+  deployedGzip?(model: BenchModel): number;
 }

@@ -28,8 +28,12 @@ export interface Measurement {
   /** One number per process, ms. */
   readonly open: Summary;
   readonly firstRun: Summary;
-  /** Median over the processes. */
+  /** Medians over the processes; see `ChildReport`. */
   readonly peakRssBytes: number;
+  readonly baseRssBytes: number;
+  readonly plannedBytes?: number;
+  /** Bytes to deploy beside the weights, gzipped. */
+  readonly deployedGzip?: number;
 }
 
 export interface Plan {
@@ -75,6 +79,7 @@ export async function measureAll(
       const reports = await interleave(plan, model, threads, competitors, say);
       for (const [competitor, own] of reports) {
         const pooled = pool(own);
+        const deployed = competitor.deployedGzip?.(model);
         const spread = Math.max(...pooled.processMedians) / Math.min(...pooled.processMedians);
         if (spread > UNSTEADY) {
           say(
@@ -88,6 +93,7 @@ export async function measureAll(
           competitor: competitor.name,
           agreement: agreements.get(competitor) as Difference,
           ...pooled,
+          ...(deployed === undefined ? {} : { deployedGzip: deployed }),
         });
       }
     }
@@ -98,7 +104,8 @@ export async function measureAll(
 /** Rows of all processes of one competitor, as one. */
 export function pool(
   reports: readonly ChildReport[],
-): Pick<Measurement, 'wall' | 'processMedians' | 'cpu' | 'open' | 'firstRun' | 'peakRssBytes'> {
+): Omit<Measurement, 'model' | 'macs' | 'threads' | 'competitor' | 'agreement' | 'deployedGzip'> {
+  const planned = reports.flatMap(({ plannedBytes }) => plannedBytes ?? []);
   return {
     wall: summarize(reports.flatMap((it) => it.wallMs)),
     processMedians: reports.map((it) => quantile(it.wallMs, 0.5)),
@@ -106,6 +113,8 @@ export function pool(
     open: summarize(reports.map((it) => it.openMs)),
     firstRun: summarize(reports.map((it) => it.firstRunMs)),
     peakRssBytes: summarize(reports.map((it) => it.peakRssBytes)).median,
+    baseRssBytes: summarize(reports.map((it) => it.baseRssBytes)).median,
+    ...(planned.length === 0 ? {} : { plannedBytes: summarize(planned).median }),
   };
 }
 

@@ -1,6 +1,8 @@
-import { existsSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { projectRoot } from '../support/project.ts';
 import type { Competitor, Runner } from './competitor.ts';
 import { type BenchModel, inputsOf, type Outputs, onnxGraph } from './models.ts';
 import { cacheFolder } from './paths.ts';
@@ -46,7 +48,14 @@ export const ortWeb: Competitor = {
       data instanceof Float32Array ? new ort.Tensor('float32', data, shape) : new ort.Tensor('int64', data, shape),
     );
   },
+  deployedGzip: () => ortWebGzip(),
 };
+
+const ortWebGzip = once(() => {
+  const folder = join(projectRoot, 'node_modules', 'onnxruntime-web', 'dist');
+  const files = ['ort-wasm-simd-threaded.wasm', 'ort-wasm-simd-threaded.mjs', 'ort.wasm.min.mjs'];
+  return files.reduce((sum, file) => sum + gzipSync(readFileSync(join(folder, file)), { level: 9 }).length, 0);
+});
 
 /** onnxruntime-node's native CPU provider; the reference for the others' outputs. */
 export const ortNode: Competitor = {
@@ -68,6 +77,14 @@ export const ortNode: Competitor = {
     );
   },
 };
+
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
+}
 
 function runner<T>(
   model: BenchModel,

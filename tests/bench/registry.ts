@@ -1,4 +1,5 @@
 import type { Competitor } from './competitor.ts';
+import { heddlePlain, heddleRelaxed } from './heddle.ts';
 import { ortNode, ortWeb } from './peers.ts';
 
 /** Whose outputs are the reference. */
@@ -8,11 +9,12 @@ export const REFERENCE: Competitor = ortNode;
 export const BASELINE: Competitor = ortWeb;
 
 /** Everything that can be measured, in the order of the table. */
-export const COMPETITORS: readonly Competitor[] = [ortWeb, ortNode];
+export const COMPETITORS: readonly Competitor[] = [heddleRelaxed, heddlePlain, ortWeb, ortNode];
 
-/** @throws Error that lists the known names when there is no such competitor */
+/** By name, `ort-` standing for `onnxruntime-`. @throws Error that lists the known names when there is no such competitor */
 export function findCompetitor(name: string): Competitor {
-  const found = COMPETITORS.find((competitor) => competitor.name === name);
+  const full = name.replace(/^ort-/, 'onnxruntime-');
+  const found = COMPETITORS.find((competitor) => competitor.name === full);
   if (found) return found;
   throw new Error(`no competitor "${name}"; known are ${COMPETITORS.map((it) => it.name).join(', ')}`);
 }

@@ -1,4 +1,6 @@
 import type { Measurement } from './measure.ts';
+import { type Ratio, ratioOf } from './ratio.ts';
+import { type Verdict, verdicts } from './targets.ts';
 
 /** Where and when the numbers were taken. */
 export interface Environment {
@@ -13,24 +15,6 @@ export interface Environment {
   /** Package name → version. */
   readonly packages: Readonly<Record<string, string>>;
   readonly rounds: number;
-}
-
-/** How many times faster than the baseline: by median and 20th percentile of wall time, and by median CPU time. */
-export interface Ratio {
-  readonly median: number;
-  readonly p20: number;
-  readonly cpu: number;
-}
-
-/** Baseline time over own time: above 1 is faster than the baseline; undefined when the baseline was not measured. */
-export function ratioOf(row: Measurement, rows: readonly Measurement[], baseline: string): Ratio | undefined {
-  const base = rows.find((it) => it.competitor === baseline && it.model === row.model && it.threads === row.threads);
-  if (!base) return undefined;
-  return {
-    median: base.wall.median / row.wall.median,
-    p20: base.wall.p20 / row.wall.p20,
-    cpu: base.cpu.median / row.cpu.median,
-  };
 }
 
 /** GFLOP/s of the contractions (2 FLOP a multiply-add) when one run takes `ms`. */
@@ -59,13 +43,15 @@ export function renderResults(rows: readonly Measurement[], environment: Environ
       `${versions.join(', ')}. f32, batch 1, same weights and inputs. ${rounds} rounds; in each, every competitor gets`,
       'a fresh process, in rotating order; warm runs of all rounds are pooled. Times in ms. Wall: median / 20th',
       'percentile / minimum; CPU: median, all threads; GFLOP/s: at the 20th percentile; opening, first run: medians of',
-      `the processes; peak: resident memory. \`×\`: how many times faster than ${baseline}, by median wall time /`,
-      '20th percentile of it / median CPU time. `differs`: largest relative difference from the outputs of',
-      `${reference}.`,
+      'the processes; peak: resident memory; code: to deploy beside the weights, gzipped. `×`: how many times faster',
+      `than ${baseline}, by median wall time / 20th percentile of it / median CPU time. \`differs\`: largest relative`,
+      `difference from the outputs of ${reference}.`,
       'Written by `npm run bench`.',
     ].join('\n'),
   ];
   if (models.length > 0) parts.push('## Whole models', modelTable(models, rows, baseline));
+  const promises = verdicts(rows, baseline);
+  if (promises.length > 0) parts.push('## Promises', verdictTable(promises));
   if (products.length > 0) parts.push('## Matrix products (M×K×N)', matmulTable(products, rows, baseline));
   return `${parts.join('\n\n')}\n`;
 }
@@ -82,6 +68,7 @@ function modelTable(shown: readonly Measurement[], rows: readonly Measurement[],
     'open ms',
     'first run ms',
     'peak MB',
+    'code KB',
     'differs',
   ];
   return markdownTable(header, 3, [
@@ -96,9 +83,27 @@ function modelTable(shown: readonly Measurement[], rows: readonly Measurement[],
       digits(row.open.median),
       digits(row.firstRun.median),
       (row.peakRssBytes / 1e6).toFixed(0),
+      row.deployedGzip === undefined ? '–' : digits(row.deployedGzip / 1000),
       row.agreement.maxRel.toExponential(0),
     ]),
   ]);
+}
+
+function verdictTable(promises: readonly Verdict[]): string {
+  const header = ['what', 'model', 'threads', 'runs on', 'promised', 'measured', 'reached'];
+  return markdownTable(
+    header,
+    4,
+    promises.map((it) => [
+      it.what,
+      it.model,
+      String(it.threads),
+      it.competitor,
+      it.promised,
+      it.measured,
+      it.reached ? 'yes' : '**no**',
+    ]),
+  );
 }
 
 function matmulTable(shown: readonly Measurement[], rows: readonly Measurement[], baseline: string): string {

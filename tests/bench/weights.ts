@@ -52,27 +52,6 @@ function fnv1a(text: string): number {
   return hash | 0;
 }
 
-/**
- * Bytes of a `.safetensors` file (f32) that holds these parameters: 8 bytes of header length, JSON header, data in the
- * order given. The bytes come in pieces so that a model of 400 MB never stands in memory twice.
- */
-export function* safetensors(parameters: readonly Parameter[], weights: WeightSource): Generator<Uint8Array> {
-  let offset = 0;
-  const header: Record<string, { dtype: 'F32'; shape: readonly number[]; data_offsets: [number, number] }> = {};
-  for (const { name, shape } of parameters) {
-    const end = offset + 4 * shape.reduce((a, b) => a * b, 1);
-    header[name] = { dtype: 'F32', shape, data_offsets: [offset, end] };
-    offset = end;
-  }
-  const text = JSON.stringify(header);
-  const padded = new TextEncoder().encode(text.padEnd(Math.ceil(text.length / 8) * 8));
-  const length = new DataView(new ArrayBuffer(8));
-  length.setBigUint64(0, BigInt(padded.length), true);
-  yield new Uint8Array(length.buffer);
-  yield padded;
-  for (const { name, shape } of parameters) yield bytesOf(weights(name, shape));
-}
-
 /** The bytes of an f32 array, without a copy; little-endian, as every machine that runs Node is. */
 export function bytesOf(values: Float32Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);

@@ -17,6 +17,7 @@ async function measure(task: ChildTask): Promise<ChildReport> {
   const model = findModel(task.model);
   const competitor = findCompetitor(task.competitor);
 
+  const baseRssBytes = peakRss();
   const opening = performance.now();
   const runner = await competitor.open(model, task.threads);
   const openMs = performance.now() - opening;
@@ -37,7 +38,8 @@ async function measure(task: ChildTask): Promise<ChildReport> {
   }
   const used = process.cpuUsage(cpu);
   const cpuMs = task.runs === 0 ? 0 : (used.user + used.system) / 1000 / task.runs;
-  return { openMs, firstRunMs, wallMs, cpuMs, peakRssBytes: peakRss() };
+  const planned = runner.plannedBytes === undefined ? {} : { plannedBytes: runner.plannedBytes };
+  return { openMs, firstRunMs, wallMs, cpuMs, peakRssBytes: peakRss(), baseRssBytes, ...planned };
 }
 
 /** Runs until both limits are reached, so that engines with tiers have optimised everything. */
