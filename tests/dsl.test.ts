@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import {
   add,
+  argSort,
   attention,
   avgPool,
   bool,
@@ -55,7 +56,7 @@ import { verifyGraph } from '../ir/verify.ts';
 import { projectRoot } from './support/project.ts';
 
 const batch = dim('batch', { max: 8 });
-const main = ({ entries }: ModelGraph): Graph => entries['main']!;
+const main = ({ entries }: ModelGraph): Graph => entries.main!;
 const names = (m: ModelGraph): string[] => m.parameters.map(({ name }) => name);
 /** A tensor without its static shape, so that the mistake is left to tracing. */
 const untyped = (x: Tensor<'f32'>): Tensor<'f32'> => x;
@@ -91,7 +92,7 @@ test('a model is its graph, its parameters and their initial values', (t) => {
   t.is(countParameters(m), 35 + 7 + 21);
   t.is(countMacs(main(m)), 35 + 21);
   t.is(countMacs(main(m), { batch: 3 }), 3 * 56);
-  t.is(main(m).inputs[0]!.attrs['doc'], 'features');
+  t.is(main(m).inputs[0]!.attrs.doc, 'features');
 });
 
 test('the graph computes what its text says', (t) => {
@@ -302,6 +303,13 @@ test('functions compute what their names say', (t) => {
       ['chosen', [2, 3], [1, -1, 3, 4, -1, 6]],
     ],
   );
+});
+
+test('sorting twice gives ranks, equal elements in order of position', (t) => {
+  const m = model('m', { x: input(f32, [2, 5]) }, ({ x }) => ({ order: argSort(x), ranks: argSort(argSort(x)) }));
+  const { order, ranks } = evaluate(main(m), { inputs: { x: nd('f32', [2, 5], [3, 1, 2, 1, 3, 0, 0, 0, 0, -1]) } });
+  t.deepEqual([...order!.data], [1, 3, 2, 0, 4, 4, 0, 1, 2, 3]);
+  t.deepEqual([...ranks!.data], [3, 0, 2, 1, 4, 1, 2, 3, 4, 0]);
 });
 
 test('a loop reads what is around it, and equals the recurrent layer', (t) => {

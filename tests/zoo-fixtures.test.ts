@@ -100,16 +100,16 @@ test('ViT in timm names gives the recorded logits, tokens, blocks and class map'
   const { outputs, inner } = run(modelFromHf(folderOf('vit-timm'), { attentionMap: true }), {
     pixel_values: record('input.pixel_values'),
   });
-  close(t, 'logits', outputs['logits'], record('output.logits'));
+  close(t, 'logits', outputs.logits, record('output.logits'));
   close(t, 'tokens', inner.get('tokens'), record('inner.tokens'));
   for (const block of ['blocks.0', 'blocks.1']) close(t, block, inner.get(block), record(`inner.${block}`));
-  close(t, 'attention', outputs['attention'], classMap(record('inner.attention.last')));
+  close(t, 'attention', outputs.attention, classMap(record('inner.attention.last')));
 });
 
 test('ViT of the transformers library gives the recorded logits and inner values', (t) => {
   const record = caseOf('vit-hf');
   const { outputs, inner } = run(modelFromHf(folderOf('vit-hf')), { pixel_values: record('input.pixel_values') });
-  close(t, 'logits', outputs['logits'], record('output.logits'));
+  close(t, 'logits', outputs.logits, record('output.logits'));
   close(t, 'tokens', inner.get('tokens'), record('inner.embeddings'));
   close(t, 'blocks.0', inner.get('blocks.0'), record('inner.layer.0'));
 });
@@ -118,9 +118,9 @@ test('MAE written naively gives what the official code gives with dropped patche
   const record = caseOf('mae-fb');
   const inputs = { pixel_values: record('input.pixel_values'), noise: record('input.noise') };
   const { outputs, inner } = run(modelFromHf(folderOf('mae-fb')), inputs);
-  close(t, 'pred', outputs['pred'], record('output.pred'));
-  t.deepEqual(outputs['mask']?.data, record('output.mask').data);
-  close(t, 'loss', outputs['loss'], record('output.loss'));
+  close(t, 'pred', outputs.pred, record('output.pred'));
+  t.deepEqual(outputs.mask?.data, record('output.mask').data);
+  close(t, 'loss', outputs.loss, record('output.loss'));
   close(t, 'target', inner.get('target'), record('inner.target'));
   const kept = record('inner.ids_keep');
   const latent = record('output.latent');
@@ -135,7 +135,7 @@ test('MAE written naively gives what the official code gives with dropped patche
   );
 
   const normalised = run(modelFromHf(folderOf('mae-fb'), { normPixLoss: true }), inputs);
-  close(t, 'loss with normalised pixels', normalised.outputs['loss'], record('output.loss_norm_pix'));
+  close(t, 'loss with normalised pixels', normalised.outputs.loss, record('output.loss_norm_pix'));
 });
 
 test('MAE of the transformers library gives the recorded prediction, mask and loss', (t) => {
@@ -144,9 +144,9 @@ test('MAE of the transformers library gives the recorded prediction, mask and lo
     pixel_values: record('input.pixel_values'),
     noise: record('input.noise'),
   });
-  close(t, 'pred', outputs['pred'], record('output.logits'));
-  t.deepEqual(outputs['mask']?.data, record('output.mask').data);
-  close(t, 'loss', outputs['loss'], record('output.loss'));
+  close(t, 'pred', outputs.pred, record('output.logits'));
+  t.deepEqual(outputs.mask?.data, record('output.mask').data);
+  close(t, 'loss', outputs.loss, record('output.loss'));
 });
 
 test('BERT gives the recorded heads, hidden states and attention', async (t) => {
@@ -156,8 +156,8 @@ test('BERT gives the recorded heads, hidden states and attention', async (t) => 
     ['input_ids', 'attention_mask', 'token_type_ids'].map((name) => [name, record(`input.${name}`)]),
   );
   const { outputs, inner } = run(loaded, inputs);
-  close(t, 'prediction_logits', outputs['prediction_logits'], record('output.prediction_logits'));
-  close(t, 'seq_relationship_logits', outputs['seq_relationship_logits'], record('output.seq_relationship_logits'));
+  close(t, 'prediction_logits', outputs.prediction_logits, record('output.prediction_logits'));
+  close(t, 'seq_relationship_logits', outputs.seq_relationship_logits, record('output.seq_relationship_logits'));
   close(t, 'embeddings', inner.get('embeddings'), record('inner.embeddings'));
   close(t, 'layer.0', inner.get('layer.0'), record('inner.layer.0'));
   close(t, 'layer.0.attention', inner.get('layer.0.attention'), record('inner.layer.0.attention'));
@@ -173,8 +173,8 @@ test('BERT gives the recorded heads, hidden states and attention', async (t) => 
   if (config.type !== 'bert') throw new Error(`the fixture is a ${config.type}`);
   const model = graphOfConfig({ ...config, maskedLm: false, nextSentence: false }, 'encoder');
   const encoder = run({ model, weights }, inputs).outputs;
-  close(t, 'last_hidden_state', encoder['last_hidden_state'], record('output.last_hidden_state'));
-  close(t, 'pooler_output', encoder['pooler_output'], record('output.pooler_output'));
+  close(t, 'last_hidden_state', encoder.last_hidden_state, record('output.last_hidden_state'));
+  close(t, 'pooler_output', encoder.pooler_output, record('output.pooler_output'));
 });
 
 /** Attention weights [B, H, Q, K] over the keys whose mask [B, K] is not 0. */
@@ -202,7 +202,7 @@ test('GPT-2 gives the recorded prefill, and decoding goes on from its cache', (t
   const record = caseOf('gpt2-hf');
   const loaded = modelFromHf(folderOf('gpt2-hf'));
   const prefill = run(loaded, { input_ids: record('input.input_ids') }, 'prefill');
-  close(t, 'logits', prefill.outputs['logits'], record('output.prefill.logits'));
+  close(t, 'logits', prefill.outputs.logits, record('output.prefill.logits'));
   close(t, 'h.0', prefill.inner.get('h.0'), record('inner.h.0'));
   let present = Object.entries(prefill.outputs).filter(([name]) => name.startsWith('present.'));
   t.is(present.length, 4);
@@ -214,7 +214,7 @@ test('GPT-2 gives the recorded prefill, and decoding goes on from its cache', (t
     const past = present.map(([name, value]) => [name.replace('present', 'past'), value] as const);
     const input_ids: Nd = { dtype: 'i64', shape: [ids.length, 1], data: ids };
     const { outputs } = run(loaded, { input_ids, ...Object.fromEntries(past) }, 'decode');
-    const logits = outputs['logits']!;
+    const logits = outputs.logits!;
     t.is(logits.shape[1], 1);
     close(
       t,

@@ -37,15 +37,15 @@ test('the trained classifier and autoencoder of the demo load', (t) => {
   t.is(countParameters(model), 117_082);
   // 64 patches of 4 pixels; four blocks over 65 tokens; the classifier.
   const blocks = 4 * (65 * 12 * 48 ** 2 + 2 * 65 * 65 * 48);
-  t.is(countMacs(model.entries['main']!), 64 * 4 * 48 + blocks + 48 * 10);
+  t.is(countMacs(model.entries.main!), 64 * 4 * 48 + blocks + 48 * 10);
   t.is(countParameters(modelFromHf(join(fixtures, 'digits/mae')).model), 217_748);
 });
 
 test('options reach the model of a folder', (t) => {
   const { model } = modelFromHf(join(fixtures, 'digits/vit'), { attentionMap: true });
-  t.deepEqual([...model.entries['main']!.outputs.keys()], ['logits', 'attention']);
+  t.deepEqual([...model.entries.main!.outputs.keys()], ['logits', 'attention']);
   const half = modelFromHf(join(fixtures, 'digits/mae'), { maskRatio: 0.5 }).model;
-  t.is(half.config['maskRatio'], 0.5);
+  t.is(half.config.maskRatio, 0.5);
 });
 
 test('a wrong config is refused with the field', (t) => {

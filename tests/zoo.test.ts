@@ -18,7 +18,7 @@ import { countMacs } from '../ir/macs.ts';
 import { verifyGraph } from '../ir/verify.ts';
 import { toFloat32 } from '../ir/weights.ts';
 
-const main = (model: ModelGraph): Graph => model.entries['main']!;
+const main = (model: ModelGraph): Graph => model.entries.main!;
 const base = { layers: 12, width: 768, heads: 12, mlp: 3072 };
 
 /** A stack of blocks over n tokens, every query reading every key: 4 + 2r products of n·D² and two of n²·D. */
@@ -84,11 +84,11 @@ test('entries of GPT-2 share their weights and name their cache', (t) => {
   const { entries } = gpt2({ layers: 2, width: 12, heads: 3, mlp: 24, vocabulary: 31, positions: 9 });
   t.deepEqual(Object.keys(entries), ['prefill', 'decode']);
   t.deepEqual(
-    [...entries['prefill']!.outputs.keys()],
+    [...entries.prefill!.outputs.keys()],
     ['logits', 'present.0.key', 'present.0.value', 'present.1.key', 'present.1.value'],
   );
   t.deepEqual(
-    entries['decode']!.inputs.map((value) => value.attrs['name']),
+    entries.decode!.inputs.map((value) => value.attrs.name),
     ['input_ids', 'past.0.key', 'past.0.value', 'past.1.key', 'past.1.value'],
   );
 });
@@ -111,6 +111,22 @@ test('a mask ratio of 1 is refused', (t) => {
     decoder: { layers: 1, width: 4, heads: 1, mlp: 4 },
   };
   t.throws(() => mae({ ...options, maskRatio: 1 }), { instanceOf: CompileError, message: /mask ratio 1 is outside/ });
+});
+
+test('an autoencoder without decoder gives the latent of every patch and the mask', (t) => {
+  const model = mae({
+    imageSize: 8,
+    patchSize: 4,
+    channels: 1,
+    layers: 1,
+    width: 8,
+    heads: 2,
+    mlp: 16,
+    decoder: { layers: 1, width: 4, heads: 1, mlp: 4 },
+    hasDecoder: false,
+  });
+  t.deepEqual([...main(model).outputs.keys()], ['latent', 'mask']);
+  t.false(model.parameters.some(({ name }) => name.startsWith('decoder')));
 });
 
 const tiny = () =>

@@ -41,7 +41,7 @@ export async function nameValues(model: ModelGraph): Promise<ModelGraph> {
       const origin = value.loc && sources.origin(value.loc);
       const bound = origin && !inside.has(value) ? sources.bindingAt(origin) : undefined;
       if (Array.isArray(bound)) bindings.set(value, bound);
-      const own = value.op.name === 'get' ? bindings.get(value.inputs[0]!)?.[value.attrs['index'] as number] : bound;
+      const own = value.op.name === 'get' ? bindings.get(value.inputs[0]!)?.[value.attrs.index as number] : bound;
       const plain = value.op.name !== 'param' && value.op.name !== 'input' && value.name === undefined;
       const name = plain && typeof own === 'string' ? free(own) : value.name;
       renamed.set(value, {
