@@ -161,12 +161,30 @@ export function addressesAlong(
   const named = block.let('left', first);
   return Array.from({ length: count }, (_, i) => {
     const start = address(i, literal(0));
-    const step = size === literal(1) ? literal(0) : sub(address(i, add(k, 1)), address(i, k));
-    if (exprNodes(step).includes(k)) throw new Error('the address of a left operand is not linear in k');
+    const step = size === literal(1) ? literal(0) : slope(address(i, k), address(i, add(k, 1)), k);
+    if (!step) throw new Error('the address of a left operand is not linear in k');
     const distance = sub(start, first);
     const origin = i === 0 ? named : distance.op === 'const' ? add(named, distance) : block.let(`left${i}`, start);
     return (kk: Expr) => load(from, add(origin, mul(kk, step)));
   });
+}
+
+/** How much `here` grows from k to k + 1, where it is `next`; undefined unless that is the same for every k. */
+function slope(here: Expr, next: Expr, k: Expr): Expr | undefined {
+  const difference = sub(next, here);
+  if (!exprNodes(difference).includes(k)) return difference;
+  // Sums and products with symbolic sizes, where the difference does not collapse.
+  const factor = (e: Expr): Expr | undefined => {
+    if (!exprNodes(e).includes(k)) return literal(0);
+    if (e === k) return literal(1);
+    if (e.op !== 'add' && e.op !== 'mul') return undefined;
+    const [a, b] = e.args as [Expr, Expr];
+    const [da, db] = [factor(a), factor(b)];
+    if (!da || !db) return undefined;
+    if (e.op === 'add') return add(da, db);
+    return da === literal(0) ? mul(a, db) : db === literal(0) ? mul(da, b) : undefined;
+  };
+  return factor(here);
 }
 
 /** Element types without four lanes: one sum at a time. */
