@@ -71,7 +71,9 @@ export function mapBodies(value: Value, f: (body: Graph) => Graph): Value {
   for (const [name, attr] of Object.entries(value.attrs)) {
     if (!isGraph(attr)) continue;
     const body = f(attr);
-    if (body !== attr) (changed ??= { ...value.attrs })[name] = body;
+    if (body === attr) continue;
+    changed ??= { ...value.attrs };
+    changed[name] = body;
   }
   return changed ? { ...value, attrs: changed } : value;
 }

@@ -1,6 +1,7 @@
 /** THE ordered list of passes. */
 import { canonicalize } from './canonicalize.ts';
 import { foldConstants } from './fold-constants.ts';
+import { fuseAttention } from './fuse-attention.ts';
 import { mergeProjections } from './merge-projections.ts';
 import type { Pass } from './pass.ts';
 import { raise } from './raise.ts';
@@ -11,7 +12,8 @@ const PIPELINE: readonly Pass[] = [
   foldConstants, // sizes and scales that exporters compute become numbers, which patterns can read
   canonicalize, // numbers that have just been computed move to the right, and identities among them disappear
   raise, // before anything reads softmax or normalisations
-  mergeProjections,
+  fuseAttention, // takes scales off the queries, which then are plain projections
+  mergeProjections, // sees which projections only feed an attention
   canonicalize, // slices and reshapes that the passes above left behind meet
 ];
 

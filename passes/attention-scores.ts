@@ -1,0 +1,252 @@
+/**
+ * Reads the scores of an attention from the softmax inwards: which constants scale the product of queries and keys, which
+ * terms are added to it and which masks hide part of it.
+ */
+import { isFloat } from '../ir/dtype.ts';
+import { typeOf, type Value } from '../ir/graph.ts';
+import { reciprocal } from '../ir/ops/elementwise-unary.ts';
+import { matmul } from '../ir/ops/linear.ts';
+import { printNumber } from '../ir/print.ts';
+import { type Shape, sameShape } from '../ir/type.ts';
+import { is, isOne, literalOf, rankOf, shapeOf, uniformOf } from './facts.ts';
+import { describe } from './pass.ts';
+import { type Miss, miss } from './rewrite.ts';
+
+/** A tensor that broadcasts against scores of shape [lead, Q, K]. */
+export interface Term {
+  readonly value: Value;
+  /** Leading axes of the scores where the term meets them. */
+  readonly lead: Shape;
+}
+/** Added to the scores, times a constant. */
+export interface Bias extends Term {
+  readonly factor: number;
+}
+/** Hides scores where the tensor is `when`. */
+export interface Mask extends Term {
+  readonly when: boolean;
+  /** What a row without any visible score becomes: −∞ everywhere gives NaN, a finite fill gives equal weights. */
+  readonly empty: 'nan' | 'uniform';
+  /** Where it is written as a sum, scores + (0 or a fill): the term that is added. */
+  readonly added: Bias | undefined;
+}
+
+export interface Scores {
+  readonly kind: 'scores';
+  /** The product of queries and keys. */
+  readonly product: Value;
+  readonly scale: number;
+  readonly softcap: number;
+  /** Tensors of one number a row or less that multiply the scores. */
+  readonly multipliers: readonly Term[];
+  readonly biases: readonly Bias[];
+  readonly masks: readonly Mask[];
+  /** Leading axes of the scores in each shape that they take, softmax first. */
+  readonly leads: readonly Shape[];
+  /** Everything between the softmax and the product, both excluded. */
+  readonly between: readonly Value[];
+}
+
+/** Fills at and below this hide a score whatever it is: the sum is the fill itself. */
+const HIDES = -1e30;
+
+export const leadOf = (v: Value): Shape => shapeOf(v).slice(0, -2);
+const lastTwo = (v: Value): Shape => shapeOf(v).slice(-2);
+
+/** The scores that a softmax over the last axis reads; undefined when there is no product of two matrices below it. */
+export function readScores(from: Value): Scores | Miss | undefined {
+  const walk = new Walk();
+  const found = walk.visit(from, 1);
+  if (found === undefined || found.kind === 'miss') return found;
+  const { product, scale } = found;
+  const { softcap, multipliers, leads, between } = walk;
+  const settled = settle(walk.biases, walk.masks);
+  if ('why' in settled) return settled;
+  return { kind: 'scores', product, scale, softcap, multipliers, leads, between, ...settled };
+}
+
+interface Product {
+  readonly kind: 'product';
+  readonly product: Value;
+  readonly scale: number;
+}
+
+class Walk {
+  softcap = 0;
+  readonly multipliers: Term[] = [];
+  readonly biases: Bias[] = [];
+  readonly masks: Mask[] = [];
+  readonly leads: Shape[] = [];
+  readonly between: Value[] = [];
+  /** Set below a tensor that multiplies the scores or a cap: terms found there cannot be moved out. */
+  #closed: string | undefined;
+
+  /** `factor` multiplies everything at and below `v`. */
+  visit(v: Value, factor: number): Product | Miss | undefined {
+    if (rankOf(v) < 2) return undefined;
+    if (this.leads.length === 0) this.leads.push(leadOf(v));
+    if (is(v, matmul)) return { kind: 'product', product: v, scale: factor };
+    const [a, b, c] = v.inputs;
+    switch (v.op.name) {
+      case 'reshape': {
+        if (rankOf(a!) < 2 || !sameShape(lastTwo(a!), lastTwo(v))) return undefined;
+        this.leads.push(leadOf(a!));
+        return this.#into(v, a!, factor);
+      }
+      case 'mul':
+        return this.#times(v, a!, b!, factor) ?? this.#capped(v, a!, b!, factor);
+      case 'div': {
+        const by = uniformOf(b!);
+        if (by !== undefined) return this.#into(v, a!, factor / by);
+        return isColumn(b!) ? this.#multiplied(v, a!, reciprocal([b!]), factor) : undefined;
+      }
+      case 'add':
+        return this.#added(v, a!, b!, factor) ?? this.#added(v, b!, a!, factor);
+      case 'sub':
+        return this.#added(v, a!, b!, factor, -1);
+      case 'select':
+        return this.#filled(v, a!, b!, c!, true, factor) ?? this.#filled(v, a!, c!, b!, false, factor);
+      default:
+        return undefined;
+    }
+  }
+
+  #into(v: Value, inner: Value, factor: number): Product | Miss | undefined {
+    if (!sameShape(lastTwo(v), lastTwo(inner))) return undefined;
+    this.between.push(v);
+    const found = this.visit(inner, factor);
+    if (!found) this.between.pop();
+    return found;
+  }
+
+  #times(v: Value, a: Value, b: Value, factor: number): Product | Miss | undefined {
+    const by = uniformOf(b);
+    if (by !== undefined) {
+      const capped = a.op.name === 'tanh';
+      return capped ? undefined : this.#into(v, a, factor * by);
+    }
+    if (isColumn(b)) return this.#multiplied(v, a, b, factor);
+    return isColumn(a) ? this.#multiplied(v, b, a, factor) : undefined;
+  }
+
+  #multiplied(v: Value, inner: Value, by: Value, factor: number): Product | Miss | undefined {
+    return this.#closing('a tensor that multiplies the sum', () => {
+      this.multipliers.push({ value: by, lead: leadOf(v) });
+      const found = this.#into(v, inner, factor);
+      if (!found) this.multipliers.pop();
+      return found;
+    });
+  }
+
+  /** c · tanh(s ÷ c). */
+  #capped(v: Value, a: Value, b: Value, factor: number): Product | Miss | undefined {
+    const cap = uniformOf(b);
+    if (a.op.name !== 'tanh' || cap === undefined || cap <= 0 || factor !== 1 || this.softcap > 0) return undefined;
+    return this.#closing('a cap on the sum', () => {
+      this.softcap = cap;
+      this.between.push(v);
+      const found = this.#into(a, a.inputs[0]!, cap);
+      if (!found) {
+        this.between.pop();
+        this.softcap = 0;
+      }
+      return found;
+    });
+  }
+
+  #closing(why: string, visit: () => Product | Miss | undefined): Product | Miss | undefined {
+    const before = this.#closed;
+    this.#closed = why;
+    const found = visit();
+    this.#closed = before;
+    return found;
+  }
+
+  #added(v: Value, scores: Value, term: Value, factor: number, sign = 1): Product | Miss | undefined {
+    const [masks, biases] = [this.masks.length, this.biases.length];
+    const mask = sign === 1 ? addedMask(v, term, factor) : undefined;
+    if (mask) this.masks.push(mask);
+    else this.biases.push({ value: term, lead: leadOf(v), factor: factor * sign });
+    const found = this.#into(v, scores, factor);
+    if (found?.kind === 'product' && this.#closed) return miss(`${describe(term)} is added below ${this.#closed}`);
+    if (!found) {
+      this.masks.length = masks;
+      this.biases.length = biases;
+    }
+    return found;
+  }
+
+  /** select(condition, …) where the side that shows when the condition is not `visible` is a constant. */
+  #filled(
+    v: Value,
+    condition: Value,
+    scores: Value,
+    fill: Value,
+    visible: boolean,
+    factor: number,
+  ): Product | Miss | undefined {
+    const x = uniformOf(fill);
+    if (x === undefined) return undefined;
+    const found = this.#into(v, scores, factor);
+    if (found?.kind !== 'product') return found;
+    const empty = strength(x * factor);
+    if (!empty) return miss(`${describe(v)} fills with ${printNumber(x)}, which does not hide a score whatever it is`);
+    if (this.#closed) return miss(`${describe(v)} hides scores below ${this.#closed}`);
+    this.masks.push({ value: condition, lead: leadOf(v), when: !visible, empty, added: undefined });
+    return found;
+  }
+}
+
+const strength = (fill: number): Mask['empty'] | undefined =>
+  fill === -Infinity ? 'nan' : fill <= HIDES ? 'uniform' : undefined;
+
+/** At most one number for each row of scores. */
+const isColumn = (v: Value): boolean => shapeOf(v).slice(-2).every(isOne);
+
+/** A term that is 0 or a fill, by a condition. */
+function addedMask(at: Value, term: Value, factor: number): Mask | undefined {
+  if (term.op.name !== 'select') return undefined;
+  const [condition, a, b] = term.inputs as [Value, Value, Value];
+  const [x, y] = [uniformOf(a), uniformOf(b)];
+  if (x === undefined || y === undefined) return undefined;
+  const [fill, when] = x === 0 ? [y, false] : y === 0 ? [x, true] : [0, true];
+  const empty = strength(fill * factor);
+  const lead = leadOf(at);
+  return empty && { value: condition, lead, when, empty, added: { value: term, lead, factor } };
+}
+
+/**
+ * Which masks may be stated as masks. A fill of −∞ hides scores exactly, in any company. A finite fill does so in rows that
+ * keep a visible score; in the others its weights depend on what else is added, so it stands alone or beside bounded
+ * terms only. An added mask that may not be stated stays what it is: a term.
+ */
+function settle(biases: readonly Bias[], masks: readonly Mask[]): Pick<Scores, 'biases' | 'masks'> | Miss {
+  const finite = masks.filter((m) => m.empty === 'uniform');
+  const exact = masks.filter((m) => m.empty === 'nan');
+  const terms = finite.flatMap((m) => m.added ?? []);
+  const company = exact.length > 0 || !biases.every((b) => isBounded(b.value));
+  if (!company && (terms.length === 0 || finite.length === 1)) return { biases, masks };
+  if (terms.length < finite.length)
+    return miss('a finite fill stands beside another mask, so rows that hide every key would change');
+  return { biases: [...biases, ...terms], masks: exact };
+}
+
+const UNBOUNDED = new Set(['exp', 'pow', 'div', 'reciprocal', 'log', 'rsqrt', 'scan', 'loop', 'if']);
+const BOUND = 1e6;
+
+/** Whether no element can come near a finite fill: made of parameters, integers and small constants. */
+function isBounded(root: Value): boolean {
+  const seen = new Set<Value>();
+  const stack = [root];
+  for (let v = stack.pop(); v; v = stack.pop()) {
+    if (seen.has(v)) continue;
+    seen.add(v);
+    if (v.type.kind === 'tuple') return false;
+    if (!isFloat(typeOf(v).dtype) || v.op.name === 'param') continue;
+    const literal = literalOf(v);
+    if (v.op.name === 'input' || UNBOUNDED.has(v.op.name)) return false;
+    if (literal && !literal.data.every((x) => Math.abs(x) < BOUND)) return false;
+    stack.push(...v.inputs);
+  }
+  return true;
+}
