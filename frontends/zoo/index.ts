@@ -10,6 +10,7 @@ import { type VitOptions, vit } from './vit.ts';
 export { countParameters, type ModelGraph, type Parameter } from '../dsl/index.ts';
 export { type BertOptions, bert } from './bert.ts';
 export { type Gpt2Options, gpt2 } from './gpt2.ts';
+export { type FolderOptions, type LoadedModel, modelFromHf } from './hf.ts';
 export { type MaeOptions, mae } from './mae.ts';
 export { seededWeights } from './seeded.ts';
 export { type VitOptions, vit } from './vit.ts';
