@@ -1,20 +1,45 @@
 /** A compiled model in memory: its manifest, its files, and how it came about. */
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import type { Manifest, WasmFile } from '../runtime/manifest.ts';
+import { CompileError, fail } from '../ir/diagnostic.ts';
+import type { Manifest, SelfTest, WasmFile } from '../runtime/manifest.ts';
 import type { CompiledEntry } from './entry.ts';
+import { loaderSource, loaderTypes, runtimeFiles } from './loader.ts';
+import { type CompileReport, entryReport, fileReports, remarkReport } from './report.ts';
+import type { WasmModule } from './wasm.ts';
 
-export class Bundle {
+export interface BundleParts {
   readonly manifest: Manifest;
-  /** File name → bytes, without the manifest itself. */
+  /** Kernels and weights, by file name. */
   readonly files: ReadonlyMap<string, Uint8Array>;
   readonly entries: readonly CompiledEntry[];
+  readonly target: 'wasm';
+  readonly doc: string;
+  /** The size of each symbol at which things are counted. */
+  readonly at: Readonly<Record<string, number>>;
+  readonly kernels: number;
+  readonly modules: { readonly plain: WasmModule; readonly relaxed: WasmModule };
+}
 
-  constructor(manifest: Manifest, files: ReadonlyMap<string, Uint8Array>, entries: readonly CompiledEntry[]) {
-    this.manifest = manifest;
-    this.files = files;
-    this.entries = entries;
+/** What `compile` makes. It is immutable, and what `open` of `heddle/runtime` takes as a bundle in memory. */
+export class Bundle {
+  readonly manifest: Manifest;
+  /** Kernels and weights, by file name: what a session reads besides the manifest. */
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  readonly entries: readonly CompiledEntry[];
+  readonly at: Readonly<Record<string, number>>;
+  readonly modules: BundleParts['modules'];
+  private readonly parts: BundleParts;
+  private written: Promise<ReadonlyMap<string, Uint8Array>> | undefined;
+
+  constructor(parts: BundleParts) {
+    this.parts = parts;
+    this.manifest = parts.manifest;
+    this.files = parts.files;
+    this.entries = parts.entries;
+    this.at = parts.at;
+    this.modules = parts.modules;
   }
 
   static describe(file: string, module: { readonly bytes: Uint8Array; readonly memoryFlagAt: number }): WasmFile {
@@ -26,19 +51,111 @@ export class Bundle {
     };
   }
 
-  /** Writes the folder atomically: everything stands in a temporary neighbour before it takes the name. */
+  /** The same bundle with recorded runs for `selftest()`. */
+  withSelfTest(selftest: readonly SelfTest[]): Bundle {
+    return new Bundle({ ...this.parts, manifest: { ...this.manifest, selftest } });
+  }
+
+  /** Every file of the folder by name: the loader and its types, the runtime, the manifest, kernels and weights. */
+  folder(): Promise<ReadonlyMap<string, Uint8Array>> {
+    this.written ??= this.render();
+    return this.written;
+  }
+
+  private async render(): Promise<ReadonlyMap<string, Uint8Array>> {
+    const text = (content: string): Uint8Array => new TextEncoder().encode(content);
+    return new Map<string, Uint8Array>([
+      ['index.js', text(loaderSource(this.manifest))],
+      ['index.d.ts', text(await loaderTypes(this.manifest, this.parts.doc))],
+      ...(await runtimeFiles()),
+      ['manifest.json', text(JSON.stringify(this.manifest))],
+      ...this.files,
+    ]);
+  }
+
+  /** Sizes, counts and remarks. */
+  async report(): Promise<CompileReport> {
+    const { manifest, at } = this;
+    const files = fileReports(await this.folder(), manifest.weights.file);
+    const entries = this.entries.map((entry) => entryReport(entry, manifest, at));
+    return {
+      target: this.parts.target,
+      at,
+      files,
+      runtimeGzip: files.reduce((sum, { gzip }) => sum + (gzip ?? 0), 0),
+      weightsBytes: manifest.weights.bytes,
+      peakBytes: Math.max(...entries.map((entry) => entry.peakBytes)),
+      macs: entries[0]!.macs,
+      macsCompiled: entries[0]!.macsCompiled,
+      kernels: this.parts.kernels,
+      entries,
+      remarks: this.entries.flatMap((entry) => entry.remarks.map(remarkReport)),
+    };
+  }
+
+  /**
+   * Writes the folder atomically: everything stands in a temporary neighbour before it takes the name. An older bundle
+   * there is replaced, an empty folder filled.
+   *
+   * @throws CompileError `file` when something else is there or the disk refuses; nothing is left behind then
+   */
   async write(folder: string): Promise<void> {
     const target = resolve(folder);
+    const files = await this.folder();
+    await refuseOthers(target, folder);
     const temporary = join(dirname(target), `.${basename(target)}.${randomUUID()}`);
-    await mkdir(temporary, { recursive: true });
     try {
-      for (const [name, bytes] of this.files) await writeFile(join(temporary, name), bytes);
-      await writeFile(join(temporary, 'manifest.json'), JSON.stringify(this.manifest));
-      await rm(target, { recursive: true, force: true });
-      await rename(temporary, target);
+      await mkdir(temporary, { recursive: true });
+      for (const [name, bytes] of files) await writeFile(join(temporary, name), bytes);
+      await replace(temporary, target);
     } catch (error) {
       await rm(temporary, { recursive: true, force: true });
-      throw error;
+      if (error instanceof CompileError || !(error instanceof Error && 'syscall' in error)) throw error;
+      fail('file', `${folder}: cannot write the bundle: ${error.message}`);
     }
   }
+}
+
+/** Refuses a place that holds anything but a bundle of this kind. */
+export async function refuseOthers(target: string, shown: string): Promise<void> {
+  let names: string[];
+  try {
+    names = await readdir(target);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (code === 'ENOENT') return;
+    if (code === 'ENOTDIR') fail('file', `${shown}: is not a folder`, { help: 'name another folder' });
+    throw error;
+  }
+  if (names.length === 0 || (await isBundle(target))) return;
+  fail('file', `${shown}: the folder is not empty and holds no heddle bundle`, {
+    help: 'name another folder, or empty this one',
+  });
+}
+
+async function isBundle(folder: string): Promise<boolean> {
+  try {
+    const manifest: unknown = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8'));
+    return typeof manifest === 'object' && manifest !== null && 'heddle' in manifest;
+  } catch {
+    return false;
+  }
+}
+
+async function replace(temporary: string, target: string): Promise<void> {
+  const old = `${temporary}.old`;
+  let moved = false;
+  try {
+    await rename(target, old);
+    moved = true;
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+  }
+  try {
+    await rename(temporary, target);
+  } catch (error) {
+    if (moved) await rename(old, target);
+    throw error;
+  }
+  if (moved) await rm(old, { recursive: true, force: true });
 }

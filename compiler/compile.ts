@@ -1,33 +1,76 @@
 /** From a model to a bundle: passes, regions, kernels, plan, files. */
-
-import type { Graph } from '../ir/graph.ts';
-import type { Kernel } from '../ir/kernel.ts';
+import { fail } from '../ir/diagnostic.ts';
+import { type Graph, graphValues } from '../ir/graph.ts';
 import type { Model } from '../ir/model.ts';
+import { didYouMean } from '../ir/suggest.ts';
 import type { WeightStore } from '../ir/weights.ts';
+import { type Pass, type Remark, runPasses } from '../passes/pass.ts';
+import { pipelineFor } from '../passes/pipeline.ts';
 import { FORMAT, type Manifest } from '../runtime/manifest.ts';
 import { Bundle } from './bundle.ts';
 import { decompose } from './decompose.ts';
-import type { CompiledEntry } from './entry.ts';
+import type { CompiledEntry, ScheduledEntry } from './entry.ts';
+import { KernelList } from './kernel-list.ts';
+import { defaultSizes, narrowModel, type SizeBounds } from './narrow.ts';
 import { partition } from './partition.ts';
 import { planEntry } from './plan.ts';
-import { kernelsOf, scheduleProgram } from './schedule-regions.ts';
+import { macsByLabel } from './report.ts';
+import { scheduleProgram } from './schedule-regions.ts';
 import { WASM_PLAIN, WASM_RELAXED } from './target.ts';
-import { printWasm, type WasmModule } from './wasm.ts';
 import { WeightPlan } from './weights.ts';
 
-export interface CompileOptions {
-  readonly weights: WeightStore;
-  /** How floats stand in the weight file; f16 is widened at load. Default `f32`. */
-  readonly storage?: 'f32' | 'f16';
+/** Stages of a compilation that take noticeable time, in order. */
+export type CompilePhase = 'passes' | 'kernels' | 'weights';
+
+export interface PassOptions {
+  /** Sizes to fix or narrow, by name: `{ batch: 4, sequence: { max: 128 } }`. A fixed size folds into the kernels. */
+  readonly symbols?: SizeBounds | undefined;
+  /** Runs the reference interpreter before and after each pass and compares. Slow; for small models. Default false. */
+  readonly validate?: boolean | undefined;
+  /** Rewrites allowed in all passes together, per entry: bisects a miscompile. Default no limit. */
+  readonly stopAfter?: number | undefined;
+  /** Sees the graph of each entry after each pass. */
+  readonly observe?: ((entry: string, pass: Pass, graph: Graph) => void) | undefined;
 }
 
+export interface CompileOptions extends PassOptions {
+  readonly weights: WeightStore;
+  /** Default `wasm`, the only target so far. */
+  readonly target?: 'wasm' | undefined;
+  /** How floats stand in the weight file; f16 is widened at load. Default `f32`. */
+  readonly storage?: 'f32' | 'f16' | undefined;
+  /** Called when each stage begins. */
+  readonly onPhase?: ((phase: CompilePhase) => void) | undefined;
+}
+
+/**
+ * Compiles every entry point of a model into one bundle in memory: pass it to `open` of `heddle/runtime`, or write it to a
+ * folder with `write`.
+ *
+ * @throws CompileError `weights` when tensors are missing or do not fit, `unsupported` for what the target lacks, `name` or
+ *   `range` for `symbols` that the model does not have
+ */
 export function compile(model: Model, options: CompileOptions): Bundle {
-  const weights = new WeightPlan();
-  const kernels = new KernelList();
-  const entries = Object.entries(model.entries).map(([name, graph]) => compileEntry(name, graph, weights, kernels));
-  const relaxed = kernels.print('relaxed');
-  const plain = kernels.print('plain');
-  const packed = weights.write(options.weights, options.storage ?? 'f32', 'weights.bin');
+  const { weights: store, storage = 'f32', target = 'wasm', symbols, onPhase } = options;
+  if (target !== 'wasm')
+    fail('unsupported', `target "${String(target)}" is not known`, { help: 'known targets: wasm' });
+  requireNames(model, store);
+  onPhase?.('passes');
+  const narrow = narrowModel(model, symbols ?? {});
+  const optimised = Object.entries(narrow.entries).map(([name, graph]) => optimise(name, graph, options));
+  onPhase?.('kernels');
+  const scheduled = optimised.map(scheduleEntry);
+  const list = new KernelList();
+  for (const { relaxed, plain } of scheduled) list.add(relaxed, plain);
+  const printed = list.print();
+  const plan = new WeightPlan();
+  const entries = scheduled.map(
+    (entry): CompiledEntry => ({ ...entry, plan: planEntry(entry.relaxed, plan, printed.numberOf) }),
+  );
+  onPhase?.('weights');
+  const packed = plan.write(store, storage, 'weights.bin');
+  const { plain, relaxed } = printed;
+  const at = defaultSizes(model, symbols);
   const files = new Map<string, Uint8Array>([
     ['kernels.wasm', plain.bytes],
     ['kernels.relaxed.wasm', relaxed.bytes],
@@ -40,49 +83,57 @@ export function compile(model: Model, options: CompileOptions): Bundle {
     weights: packed.info,
     wasm: { plain: Bundle.describe('kernels.wasm', plain), relaxed: Bundle.describe('kernels.relaxed.wasm', relaxed) },
     selftest: [],
+    macs: Object.fromEntries(entries.map((e) => [e.name, macsByLabel(e.relaxed, at)])),
   };
-  return new Bundle(manifest, files, entries);
+  return new Bundle({
+    manifest,
+    files,
+    entries,
+    target,
+    doc: model.doc ?? '',
+    at,
+    kernels: printed.count,
+    modules: { plain, relaxed },
+  });
 }
 
-export function compileEntry(name: string, graph: Graph, weights: WeightPlan, kernels: KernelList): CompiledEntry {
-  const optimised = graph;
-  const program = partition(decompose(optimised));
-  const relaxed = scheduleProgram(program, WASM_RELAXED);
-  const plain = scheduleProgram(program, WASM_PLAIN);
-  kernels.addAll([...kernelsOf(relaxed)], [...kernelsOf(plain)]);
-  const plan = planEntry(relaxed, weights, (kernel) => kernels.numberOf(kernel));
-  return { name, optimised, program, relaxed, plain, plan };
+/** An entry after its passes, with what they said. */
+export type OptimisedEntry = Pick<ScheduledEntry, 'name' | 'authored' | 'optimised' | 'remarks'>;
+
+export function optimise(name: string, authored: Graph, options: Omit<PassOptions, 'symbols'>): OptimisedEntry {
+  const remarks: Remark[] = [];
+  const optimised = runPasses(authored, pipelineFor('wasm'), {
+    validate: options.validate,
+    stopAfter: options.stopAfter,
+    observe: (pass, graph) => options.observe?.(name, pass, graph),
+    remark: (remark) => remarks.push(remark),
+  });
+  return { name, authored, optimised, remarks };
 }
 
-/** Every distinct kernel of a bundle, in both variants, numbered in order of first use. */
-export class KernelList {
-  private readonly numbers = new Map<Kernel, number>();
-  private readonly variants: { readonly relaxed: Kernel; readonly plain: Kernel }[] = [];
+function scheduleEntry(entry: OptimisedEntry): ScheduledEntry {
+  const program = partition(decompose(entry.optimised));
+  return {
+    ...entry,
+    program,
+    relaxed: scheduleProgram(program, WASM_RELAXED),
+    plain: scheduleProgram(program, WASM_PLAIN),
+  };
+}
 
-  /** Both lists hold the variants of the same kernels in the same order. */
-  addAll(relaxed: readonly Kernel[], plain: readonly Kernel[]): void {
-    if (relaxed.length !== plain.length) throw new Error('the variants of a target have different kernels');
-    relaxed.forEach((kernel, i) => {
-      if (this.numbers.has(kernel)) return;
-      this.numbers.set(kernel, this.variants.length);
-      this.variants.push({ relaxed: kernel, plain: plain[i]! });
-    });
-  }
-
-  numberOf(relaxed: Kernel): number {
-    const number = this.numbers.get(relaxed);
-    if (number === undefined) throw new Error(`kernel ${relaxed.name} was not added`);
-    return number;
-  }
-
-  get size(): number {
-    return this.variants.length;
-  }
-
-  print(variant: 'relaxed' | 'plain'): WasmModule {
-    return printWasm(
-      this.variants.map((v) => v[variant]),
-      variant === 'relaxed' ? WASM_RELAXED : WASM_PLAIN,
-    );
-  }
+/** Refuses weights that lack a name, before anything is compiled; types and shapes are checked when they are packed. */
+function requireNames(model: Model, store: WeightStore): void {
+  const present = new Set(store.names());
+  const missing = new Set<string>();
+  for (const graph of Object.values(model.entries))
+    for (const { op, attrs } of graphValues(graph))
+      if (op.name === 'param' && !present.has(String(attrs.name))) missing.add(String(attrs.name));
+  if (missing.size === 0) return;
+  const [first] = missing;
+  const notes = [...missing].slice(0, 20).map((name) => `missing "${name}"`);
+  if (missing.size > notes.length) notes.push(`… and ${missing.size - notes.length} more`);
+  fail('weights', `${store.source} lacks ${missing.size} of the tensors that model ${model.name} reads`, {
+    notes,
+    help: didYouMean(first!, present),
+  });
 }

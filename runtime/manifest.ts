@@ -157,6 +157,8 @@ export interface Manifest {
   readonly weights: WeightsInfo;
   readonly wasm: WasmModules;
   readonly selftest: readonly SelfTest[];
+  /** By entry and label: multiply-accumulates of contractions at the default sizes, for `heddle bench`. */
+  readonly macs?: Readonly<Record<string, Readonly<Record<string, number>>>>;
 }
 
 /** A size under a binding of symbols. @throws RangeError for a symbol without value */

@@ -1,0 +1,90 @@
+/** `heddle compile` */
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { refuseOthers } from '../bundle.ts';
+import { compile } from '../compile.ts';
+import type { CompileReport } from '../report.ts';
+import { type ModelOptions, modelOptions, readCount, readStorage, readTarget } from './options.ts';
+import { recordSelfTest } from './record.ts';
+import { loadSource } from './source.ts';
+import { byteText, countText, Progress, print, printJson, sizesText, table } from './terminal.ts';
+
+interface Options extends ModelOptions {
+  readonly out: string;
+  readonly target: 'wasm';
+  readonly storage: 'f32' | 'f16';
+  readonly selftest: boolean;
+  readonly validate: boolean;
+  readonly stopAfter?: number;
+}
+
+export function addCompile(program: Command): void {
+  modelOptions(program.command('compile <model>'))
+    .description('compile a model into a bundle: a folder of plain files that runs in Node and in browsers')
+    .requiredOption('-o, --out <folder>', 'folder to write; an older bundle there is replaced')
+    .option('--target <name>', 'wasm', readTarget, 'wasm')
+    .option('--storage <type>', 'floats in the weight file: f32, or f16 for half the bytes', readStorage, 'f32')
+    .option('--no-selftest', 'record no run for session.selftest()')
+    .option('--validate', 'run the reference interpreter before and after each pass (slow)', false)
+    .option('--stop-after <n>', 'apply only the first n rewrites', readCount('--stop-after'))
+    .addHelpText(
+      'after',
+      `
+Examples:
+  heddle compile zoo:vit-b16 --weights vit/model.safetensors -o dist/vit
+  heddle compile models/tagger.ts --dim sequence=1..128 -o dist/tagger
+  heddle compile ./bert-base-uncased --storage f16 --json -o dist/bert`,
+    )
+    .action(run);
+}
+
+async function run(source: string, options: Options): Promise<void> {
+  const { out, target, storage, dim, validate, stopAfter } = options;
+  await refuseOthers(resolve(out), out);
+  const progress = new Progress(6);
+  try {
+    progress.step('reading the model');
+    const { model, weights } = await loadSource(source, options);
+    const bundle = compile(model, {
+      weights,
+      target,
+      storage,
+      symbols: dim,
+      validate,
+      stopAfter,
+      onPhase: (phase) => progress.step(phase),
+    });
+    progress.step('self-test');
+    const finished = options.selftest ? bundle.withSelfTest(await recordSelfTest(bundle)) : bundle;
+    progress.step('writing');
+    await finished.write(out);
+    const report = await finished.report();
+    progress.end();
+    if (options.json) printJson({ out, ...report });
+    else print(reportText(out, report));
+  } finally {
+    progress.end();
+  }
+}
+
+function reportText(out: string, report: CompileReport): string {
+  const { at, files, runtimeGzip, weightsBytes, peakBytes, kernels, entries, remarks } = report;
+  const missed = remarks.filter(({ kind }) => kind === 'missed');
+  const sizes = sizesText(at);
+  const lines = [
+    table(
+      files.map(({ path, bytes, gzip }) => [path, byteText(bytes), gzip === null ? '' : `${byteText(gzip)} gzipped`]),
+    ),
+    '',
+    `${out}: ${byteText(runtimeGzip)} gzipped and ${byteText(weightsBytes)} of weights; ${kernels} kernels`,
+    `memory: ${byteText(peakBytes)} on one thread${sizes && ` at ${sizes}`}`,
+    ...entries.map(
+      ({ name, macs, macsCompiled }) =>
+        `${name}: ${countText(macs)} multiply-accumulates${macs === macsCompiled ? '' : `, ${countText(macsCompiled)} as compiled`}`,
+    ),
+    ...(missed.length > 0
+      ? [`${missed.length} rewrites were refused: heddle dump … --remarks PASS says which and why`]
+      : []),
+  ];
+  return lines.join('\n');
+}

@@ -1,0 +1,98 @@
+/** `heddle inspect` */
+import type { Command } from 'commander';
+import { countParameters } from '../../frontends/dsl/index.ts';
+import type { Graph } from '../../ir/graph.ts';
+import { graphValues, typeOf } from '../../ir/graph.ts';
+import { countMacs } from '../../ir/macs.ts';
+import { printType } from '../../ir/print.ts';
+import { defaultSizes, narrowModel } from '../narrow.ts';
+import { type UnsupportedOp, unsupportedOps } from '../support.ts';
+import { type ModelOptions, modelOptions } from './options.ts';
+import { loadSource } from './source.ts';
+import { countText, print, printJson, sizesText, table } from './terminal.ts';
+
+export function addInspect(program: Command): void {
+  modelOptions(program.command('inspect <model>'))
+    .description('inputs, outputs, parameters, multiply-accumulates, operators, and what cannot be compiled')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  heddle inspect zoo:bert-base --dim sequence=128
+  heddle inspect models/tagger.ts --json`,
+    )
+    .action(run);
+}
+
+interface PortSummary {
+  readonly name: string;
+  readonly type: string;
+  readonly doc: string;
+}
+
+interface EntrySummary {
+  readonly name: string;
+  readonly inputs: readonly PortSummary[];
+  readonly outputs: readonly PortSummary[];
+  readonly macs: number;
+  readonly ops: Readonly<Record<string, number>>;
+  readonly unsupported: readonly UnsupportedOp[];
+}
+
+async function run(source: string, options: ModelOptions): Promise<void> {
+  const { model } = await loadSource(source, options);
+  const at = defaultSizes(model, options.dim);
+  const narrow = narrowModel(model, options.dim);
+  const entries = Object.entries(narrow.entries).map(([name, graph]) => summarise(name, graph, at));
+  const { inputs, outputs, macs, ops, unsupported } = entries[0]!;
+  const parameters = countParameters(model);
+  const summary = { name: model.name, inputs, outputs, parameters, macs, ops, unsupported, at };
+  if (options.json) printJson({ ...summary, entries });
+  else print(text(model.name, model.doc, parameters, at, entries));
+}
+
+function summarise(name: string, graph: Graph, at: Readonly<Record<string, number>>): EntrySummary {
+  const ops: Record<string, number> = {};
+  for (const { op } of graphValues(graph)) ops[op.name] = (ops[op.name] ?? 0) + 1;
+  return {
+    name,
+    inputs: graph.inputs.map((v) => ({
+      name: String(v.attrs.name),
+      type: printType(typeOf(v)),
+      doc: String(v.attrs.doc ?? ''),
+    })),
+    outputs: [...graph.outputs].map(([key, v]) => ({ name: key, type: printType(typeOf(v)), doc: '' })),
+    macs: countMacs(graph, at),
+    ops: Object.fromEntries(Object.entries(ops).sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1))),
+    unsupported: unsupportedOps(graph),
+  };
+}
+
+function text(
+  name: string,
+  doc: string,
+  parameters: number,
+  at: Readonly<Record<string, number>>,
+  entries: readonly EntrySummary[],
+): string {
+  const lines = [
+    `${name}${doc && `: ${doc}`}`,
+    `${countText(parameters)} parameters${sizesText(at) && `; counted at ${sizesText(at)}`}`,
+  ];
+  for (const entry of entries) {
+    const rows = [
+      ...entry.inputs.map((port) => ['  in ', port.name, port.type, port.doc]),
+      ...entry.outputs.map((port) => ['  out', port.name, port.type, port.doc]),
+    ];
+    const census = Object.entries(entry.ops).map(([op, n]) => `${op} ${n}`);
+    lines.push(
+      '',
+      `${entry.name}: ${countText(entry.macs)} multiply-accumulates`,
+      table(rows),
+      `  ops ${census.join(', ')}`,
+    );
+    for (const { op, at: where, why } of entry.unsupported)
+      lines.push(`  cannot be compiled: ${op} at ${where}: ${why}`);
+  }
+  return lines.join('\n');
+}

@@ -1,0 +1,59 @@
+/** Options that several commands take, and how their text is read. */
+import type { Command } from 'commander';
+import type { SizeBound, SizeBounds } from '../narrow.ts';
+import { usage } from './terminal.ts';
+
+export interface ModelOptions {
+  readonly weights?: string;
+  readonly seed: number;
+  readonly dim: SizeBounds;
+  readonly export?: string;
+  readonly json: boolean;
+}
+
+export const collect = (text: string, before: readonly string[]): readonly string[] => [...before, text];
+
+/** The options by which every command that takes a model is told which one. */
+export function modelOptions(command: Command): Command {
+  return command
+    .option('--weights <path>', 'safetensors file, index or folder; default: seeded, or the folder’s own')
+    .option('--seed <n>', 'seed of the weights where none are given', readCount('--seed'), 0)
+    .option('--dim <name=size>', 'fix a size (batch=4) or narrow it (batch=1..8); may be repeated', readDim, {})
+    .option('--export <name>', 'which model of a module that exports several')
+    .option('--json', 'print one JSON document', false);
+}
+
+/** A whole number ≥ `least`. */
+export const readCount =
+  (flag: string, least = 0) =>
+  (text: string): number => {
+    const n = Number(text);
+    if (!/^\d+$/.test(text) || !Number.isSafeInteger(n) || n < least)
+      usage(`${flag} is "${text}", not a whole number from ${least}`);
+    return n;
+  };
+
+export function readDim(text: string, before: SizeBounds): SizeBounds {
+  const found = /^([A-Za-z_]\w*)=(\d+)(?:\.\.(\d+))?$/.exec(text);
+  if (!found) return usage(`--dim is "${text}"`, 'write --dim batch=4 or --dim batch=1..8');
+  const [, name, first, last] = found;
+  if (Object.hasOwn(before, name!)) usage(`--dim ${name} is given twice`);
+  const bound: SizeBound = last === undefined ? Number(first) : { min: Number(first), max: Number(last) };
+  return { ...before, [name!]: bound };
+}
+
+/** Numbers separated by commas. */
+export const readNumbers =
+  (flag: string) =>
+  (text: string): readonly number[] => {
+    const numbers = text.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
+    if (!numbers.every(Number.isFinite)) usage(`${flag} is "${text}"`, `write ${flag} 0.5 or ${flag} 0.5,0.5,0.5`);
+    return numbers;
+  };
+
+export const readStorage = (text: string): 'f32' | 'f16' =>
+  text === 'f32' || text === 'f16' ? text : usage(`--storage is "${text}"`, 'known: f32, f16');
+
+/** Only one target exists so far, but its name is checked, so that a later bundle does not surprise. */
+export const readTarget = (text: string): 'wasm' =>
+  text === 'wasm' ? text : usage(`--target is "${text}"`, 'known targets: wasm');

@@ -1,0 +1,143 @@
+/** What a compilation made, in numbers. */
+import { gzipSync } from 'node:zlib';
+import { printLoc } from '../ir/diagnostic.ts';
+import type { Expr, Sym } from '../ir/expr.ts';
+import { typeOf } from '../ir/graph.ts';
+import { countMacs } from '../ir/macs.ts';
+import { asExpr, type Dim } from '../ir/type.ts';
+import { describe, type Remark } from '../passes/pass.ts';
+import { layoutArena } from '../runtime/arena.ts';
+import type { EntryPlan, Manifest } from '../runtime/manifest.ts';
+import type { CompiledEntry } from './entry.ts';
+import type { ScheduledProgram } from './schedule-regions.ts';
+
+export interface FileReport {
+  readonly path: string;
+  readonly bytes: number;
+  /** Bytes after `gzip -9`; null for weights, which hardly shrink and take long. */
+  readonly gzip: number | null;
+}
+
+export interface RemarkReport {
+  readonly pass: string;
+  readonly kind: 'applied' | 'missed';
+  /** The value's name or op, with the author's line where it is known. */
+  readonly at: string;
+  readonly why: string;
+}
+
+export interface EntryReport {
+  readonly name: string;
+  /** Multiply-accumulates of contractions as authored. */
+  readonly macs: number;
+  /** The same as planned. */
+  readonly macsCompiled: number;
+  /** Bytes of weights, arena and scratch of one thread. */
+  readonly peakBytes: number;
+  readonly launches: number;
+}
+
+/** All counts at the sizes `at`. `macs` and `macsCompiled` are those of the first entry, `peakBytes` the largest. */
+export interface CompileReport {
+  readonly target: 'wasm';
+  readonly at: Readonly<Record<string, number>>;
+  readonly files: readonly FileReport[];
+  /** Gzipped bytes of everything but the weights. */
+  readonly runtimeGzip: number;
+  readonly weightsBytes: number;
+  readonly peakBytes: number;
+  readonly macs: number;
+  readonly macsCompiled: number;
+  /** Functions in each variant of the kernels. */
+  readonly kernels: number;
+  readonly entries: readonly EntryReport[];
+  readonly remarks: readonly RemarkReport[];
+}
+
+type Sizes = Readonly<Record<string, number>>;
+
+export function fileReports(files: ReadonlyMap<string, Uint8Array>, weights: string): FileReport[] {
+  return [...files].map(([path, bytes]) => ({
+    path,
+    bytes: bytes.length,
+    gzip: path === weights ? null : gzipSync(bytes, { level: 9 }).length,
+  }));
+}
+
+export const entryReport = (entry: CompiledEntry, manifest: Manifest, at: Sizes): EntryReport => ({
+  name: entry.name,
+  macs: countMacs(entry.authored, at),
+  macsCompiled: plannedMacs(entry.relaxed, at),
+  peakBytes: peakBytes(entry.plan, manifest.weights.memory, at),
+  launches: entry.plan.steps.length,
+});
+
+/** Bytes that one thread needs to run an entry. */
+export function peakBytes(plan: EntryPlan, weights: number, at: Sizes): number {
+  return weights + layoutArena(plan.buffers, at).bytes + plan.scratch;
+}
+
+/** Multiply-accumulates of the launches, trips of loops included; of a branch, those of its larger arm. */
+export function plannedMacs(program: ScheduledProgram, at: Sizes): number {
+  let total = 0;
+  for (const { region, stages, bodies } of program.regions) {
+    for (const stage of stages) total += count(stage.macs, at);
+    if (!bodies) continue;
+    const each = bodies.map((body) => plannedMacs(body.program, at));
+    const { root } = region;
+    if (root.op.name === 'scan') {
+      const steps = typeOf(root.inputs[Number(root.attrs.carried)]!).shape[0]!;
+      total += each[0]! * count(asExpr(steps), at);
+    } else if (root.op.name === 'loop') total += each[0]! * count(asExpr(root.attrs.maxTrips as Dim), at);
+    else total += Math.max(...each);
+  }
+  return total;
+}
+
+/** Multiply-accumulates of the launches by the label that profiles show. */
+export function macsByLabel(program: ScheduledProgram, at: Sizes): Record<string, number> {
+  const found: Record<string, number> = {};
+  for (const { region, stages } of program.regions)
+    for (const stage of stages) found[region.name] = (found[region.name] ?? 0) + count(stage.macs, at);
+  return found;
+}
+
+/** A count as an exact number: sizes as i32 expressions would wrap. */
+function count(e: Expr, at: Sizes): number {
+  const args = (): [number, number] => [count(e.args[0]!, at), count(e.args[1]!, at)];
+  switch (e.op) {
+    case 'const':
+      return e.arg as number;
+    case 'sym': {
+      const { name, default: usual } = e.arg as Sym;
+      return at[name] ?? usual;
+    }
+    case 'cast':
+      return count(e.args[0]!, at);
+    case 'add':
+      return args().reduce((a, b) => a + b);
+    case 'sub':
+      return args().reduce((a, b) => a - b);
+    case 'mul':
+      return args().reduce((a, b) => a * b);
+    case 'div':
+    case 'floordiv':
+      return Math.floor(args().reduce((a, b) => a / b));
+    case 'rem':
+    case 'floormod':
+      return args().reduce((a, b) => a % b);
+    case 'min':
+      return Math.min(...args());
+    case 'max':
+      return Math.max(...args());
+    default:
+      throw new Error(`a count may not use ${e.op}`);
+  }
+}
+
+export const remarkReport = ({ pass, kind, at, why }: Remark): RemarkReport => ({
+  pass,
+  kind,
+  at: `${describe(at)}${at.loc ? ` (${printLoc(at.loc)})` : ''}`,
+  why,
+});
