@@ -3,7 +3,7 @@
  * and after it (epilogue, applied while results are still in registers).
  */
 import type { Expr } from '../ir/expr.ts';
-import { countReaders, type Graph, graphValues, typeOf, type Value } from '../ir/graph.ts';
+import { countReaders, type Graph, graphValues, readsSizes, typeOf, type Value } from '../ir/graph.ts';
 import { buffer } from '../ir/kernel.ts';
 import { literal, sub, variable } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
@@ -100,7 +100,7 @@ class Partitioner {
     if (v.op.name === 'param' || v.op.name === 'constant') return true;
     if (v.type.kind === 'tuple' ? !v.type.items.every((t) => staticShape(t.shape)) : !staticShape(v.type.shape))
       return false;
-    return v.inputs.length > 0 && v.inputs.every((x) => this.statics.has(x));
+    return v.inputs.length > 0 && !readsSizes(v) && v.inputs.every((x) => this.statics.has(x));
   }
 
   /** The operand whose region can compute `v` on its results before they reach memory. */

@@ -4,6 +4,7 @@
  */
 
 import type { AttrValue, Graph, Value } from './core.ts';
+import { exprNodes } from './expr.ts';
 import type { TensorType } from './type.ts';
 
 export type { Attrs, AttrValue, Graph, Value } from './core.ts';
@@ -22,6 +23,18 @@ export function typeOf(value: Value): TensorType {
 }
 
 export const isGraph = (a: AttrValue): a is Graph => typeof a === 'object' && 'kind' in a && a.kind === 'graph';
+
+/**
+ * Whether an attribute mentions a symbolic size, so that the same operands may give another result: `slice` from `past`
+ * of a table.
+ */
+export const readsSizes = ({ attrs }: Value): boolean => Object.values(attrs).some(mentionsSize);
+function mentionsSize(attr: AttrValue): boolean {
+  if (typeof attr !== 'object') return false;
+  if (isGraph(attr)) return graphValues(attr).some(readsSizes);
+  if ('lanes' in attr) return exprNodes(attr).some((e) => e.op === 'sym');
+  return Array.isArray(attr) && attr.some(mentionsSize);
+}
 
 /**
  * Every value the outputs reach, operands first, in a deterministic order. Values of a subgraph are not listed;

@@ -2,7 +2,16 @@
 
 import { CompileError } from '../ir/diagnostic.ts';
 import type { Scalar } from '../ir/dtype.ts';
-import { type Attrs, type AttrValue, type Graph, graphValues, isGraph, typeOf, type Value } from '../ir/graph.ts';
+import {
+  type Attrs,
+  type AttrValue,
+  type Graph,
+  graphValues,
+  isGraph,
+  readsSizes,
+  typeOf,
+  type Value,
+} from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
 import type { Op } from '../ir/op.ts';
 import { printElement } from '../ir/text.ts';
@@ -58,7 +67,7 @@ export function staticValues(graph: Graph): ReadonlySet<Value> {
   const found = new Set<Value>();
   for (const v of graphValues(graph)) {
     const known = v.op.name === 'param' || v.op.name === 'constant';
-    const computed = v.inputs.length > 0 && v.inputs.every((x) => found.has(x)) && hasStaticType(v);
+    const computed = v.inputs.length > 0 && !readsSizes(v) && v.inputs.every((x) => found.has(x)) && hasStaticType(v);
     if (known || computed) found.add(v);
   }
   return found;

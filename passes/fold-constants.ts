@@ -1,7 +1,7 @@
 /** Computes at compile time what depends on constants alone. Parameters are never read. */
 import { CompileError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
-import { graph, type Value } from '../ir/graph.ts';
+import { graph, readsSizes, type Value } from '../ir/graph.ts';
 import { countOf, nd } from '../ir/nd.ts';
 import { constant } from '../ir/ops/structural.ts';
 import { staticShape } from '../ir/type.ts';
@@ -14,7 +14,7 @@ const LIMIT = 1024;
 const MOST = 1 << 20;
 
 function folded(value: Value): Value | undefined {
-  if (value.inputs.length === 0 || value.type.kind === 'tuple') return undefined;
+  if (value.inputs.length === 0 || value.type.kind === 'tuple' || readsSizes(value)) return undefined;
   let known = 0;
   for (const x of value.inputs) {
     const literal = literalOf(x);
