@@ -39,6 +39,24 @@ test('the examples of the README type-check against the package, and the first o
     t.true(existsSync(join(folder, 'digits-bundle', name)), `digits-bundle/${name} was not written`);
 });
 
+test('the commands of the README run, in their order, on what it names', (t) => {
+  const block = /^<!-- cli:begin -->\n```sh\n([\s\S]*?)^```$/m.exec(readme)![1]!;
+  const lines = block.trimEnd().split('\n');
+  t.true(lines.length >= 6);
+  for (const line of lines) {
+    const [program, ...words] = line.replace(/ +#.*$/, '').split(' ');
+    t.is(program, 'heddle');
+    const main = join(projectRoot, 'dist', 'compiler', 'cli', 'main.js');
+    const command = words.map((word) => word.replace('.demo', folder));
+    const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...command], {
+      cwd: projectRoot,
+      encoding: 'utf8',
+    });
+    t.is(status, 0, `${line}\n${stdout}${stderr}`);
+    if (words[0] === 'run') t.regex(stdout, /^logits f32\[1, 10\].*largest \[4\]/m);
+  }
+});
+
 test('every path and every npm script that the README names is there', (t) => {
   const text = readme.replace(/^```[\s\S]*?^```$/gm, '');
   const paths = [...text.matchAll(/`((?:ir|passes|compiler|runtime|frontends|tests)\/[\w./-]*)`/g)].map((m) => m[1]!);

@@ -16,9 +16,14 @@ import { attentionSheet, classSheet, reconstructionSheet } from './sheets.ts';
 const folder = process.argv[2] ?? '.demo';
 mkdirSync(folder, { recursive: true });
 
+/** Timed runs of each plan, and how many of the first do not count. */
+const ROUNDS = 240;
+const WARM_UP = 40;
+
 const print = (line = ''): void => console.log(line);
 const whole = (n: number): string => Math.round(n).toLocaleString('en-US');
 const kilobytes = (bytes: number): string => `${(bytes / 1000).toFixed(1)} kB`;
+const percent = (share: number): string => `${(100 * share).toFixed(2).padStart(6)} %`;
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 const bar = (share: number): string => '█'.repeat(Math.round(24 * share)).padEnd(24, '·');
 
@@ -29,62 +34,83 @@ function saveSheet(name: string, sheet: Canvas, what: string): void {
 }
 
 async function openTimed(built: Built): Promise<Session> {
+  const { report } = built;
   const begin = performance.now();
   const session = await open(built.folder, { threads: 1 });
   const openMs = performance.now() - begin;
   print(`  compiled  ${whole(built.compileMs)} ms, to ${built.folder}; opened in ${openMs.toFixed(0)} ms`);
   print(
-    `  sizes     runtime part ${kilobytes(built.runtimeBytes)} (${kilobytes(built.runtimeGzip)} gzipped), ` +
-      `weights ${kilobytes(built.weightBytes)}, memory ${kilobytes(session.peakBytes)}`,
+    `  sizes     weights ${kilobytes(report.weightsBytes)}; all else ${kilobytes(report.runtimeGzip)} gzipped, of which ` +
+      `an engine fetches ${kilobytes(built.fetchedGzip)}; memory ${kilobytes(session.peakBytes)}`,
   );
   return session;
 }
 
-/** One row a graph; `ms` belongs to the compiled one, because only that runs. */
-function printMacs({ macsWritten, macsCompiled }: Built, ms: number): void {
-  print('  graph          multiply-accumulates   ms an image   GMAC/s');
-  print(`  as written     ${whole(macsWritten).padStart(20)}`);
-  const rate = (macsCompiled / ms / 1e6).toFixed(1);
-  print(`  as compiled    ${whole(macsCompiled).padStart(20)}   ${ms.toFixed(2).padStart(11)}   ${rate.padStart(6)}`);
+/** The model without and with its passes: counts, and medians of runs that alternate between the two. */
+async function printPlans(built: Built, session: Session, time: (session: Session) => Promise<number>): Promise<void> {
+  const written = await open(built.asWritten, { threads: 1 });
+  const times: [written: number[], compiled: number[]] = [[], []];
+  for (let round = 0; round < ROUNDS; round++) {
+    times[0].push(await time(written));
+    times[1].push(await time(session));
+  }
+  written.dispose();
+  const before = await built.asWritten.report();
+  print('  plan           multiply-accumulates   launches   ms an image   GMAC/s');
+  for (const [at, { macsCompiled, entries }] of [before, built.report].entries()) {
+    const ms = median(times[at as 0 | 1].slice(WARM_UP));
+    print(
+      `  ${(at === 0 ? 'as written' : 'as compiled').padEnd(12)}   ${whole(macsCompiled).padStart(20)}` +
+        `   ${String(entries[0]!.launches).padStart(8)}   ${ms.toFixed(2).padStart(11)}` +
+        `   ${(macsCompiled / ms / 1e6).toFixed(1).padStart(6)}`,
+    );
+  }
+  print(
+    `  speed     medians of ${ROUNDS - WARM_UP} runs, batch 1, ${session.threads} thread, ` +
+      `${session.relaxed ? 'relaxed' : 'plain'} SIMD, Node ${process.versions.node}`,
+  );
 }
 
 function firstOfEach(seen: readonly Seen[]): Seen[] {
   return Array.from({ length: 10 }, (_, label) => seen.find(({ digit }) => digit.label === label)!);
 }
 
-function printClasses(seen: readonly Seen[], right: number): void {
+function printClasses(seen: readonly Seen[]): void {
   print('  class     images   right   accuracy');
-  for (let label = 0; label < 10; label++) {
-    const own = seen.filter(({ digit }) => digit.label === label);
-    const hits = own.filter(({ predicted }) => predicted === label).length;
-    const share = hits / own.length;
-    const accuracy = `${(100 * share).toFixed(2).padStart(6)} %`;
-    print(
-      `  ${String(label).padStart(5)}   ${String(own.length).padStart(8)}   ${String(hits).padStart(5)}   ${accuracy}  ${bar(share)}`,
+  const row = (name: string, own: readonly Seen[]): void => {
+    const right = own.filter(({ digit, predicted }) => predicted === digit.label).length;
+    const share = right / own.length;
+    const counts = `${String(own.length).padStart(8)}   ${String(right).padStart(5)}   ${percent(share)}`;
+    print(`  ${name.padStart(5)}   ${counts}${name === 'all' ? '' : `  ${bar(share)}`}`);
+  };
+  for (let label = 0; label < 10; label++)
+    row(
+      String(label),
+      seen.filter(({ digit }) => digit.label === label),
     );
-  }
-  const accuracy = `${((100 * right) / seen.length).toFixed(2).padStart(6)} %`;
-  print(`    all   ${String(seen.length).padStart(8)}   ${String(right).padStart(5)}   ${accuracy}`);
+  row('all', seen);
 }
 
 async function showClassifier({ heldout }: Digits): Promise<boolean> {
   const built = await buildDigits('vit', join(folder, 'vit'));
   print(`Classifier: ViT, 16×16 images in 64 patches, 4 layers of width 48, ${whole(built.parameters)} parameters`);
   const session = await openTimed(built);
-  await classify(session, heldout.slice(0, 20));
   const seen = await classify(session, heldout);
   const verdict = judge(seen);
-  printClasses(seen, verdict.right);
-  for (const { digit, predicted } of seen.filter((one) => one.predicted !== one.digit.label))
+  printClasses(seen);
+  const wrong = seen.filter(({ digit, predicted }) => predicted !== digit.label);
+  for (const { digit, predicted } of wrong)
     print(`  wrong     ${digit.file}: a ${digit.label} seen as ${predicted} (PyTorch: ${digit.predicted})`);
-  printMacs(built, median(seen.map(({ ms }) => ms)));
-  print(`  speed     median of ${seen.length} runs, batch 1, ${about(session)}`);
   const equal = seen.length - verdict.disagree.length;
   print(
     `  PyTorch   ${verdict.ok ? 'equal' : 'NOT EQUAL'}: same class on ${equal} of ${seen.length} images; ` +
       `largest difference of a logit ${verdict.worstLogit.toExponential(1)}, allowed ${LOGIT_TOLERANCE}`,
   );
-  const wrong = seen.filter(({ digit, predicted }) => predicted !== digit.label);
+  let next = 0;
+  await printPlans(built, session, async (plan) => {
+    const [one] = await classify(plan, [heldout[next++ % heldout.length]!]);
+    return one!.ms;
+  });
   saveSheet('classes.png', classSheet([...firstOfEach(seen), ...wrong]), 'the first of each digit, then every mistake');
   saveSheet('attention.png', attentionSheet(firstOfEach(seen)), 'what the class token reads in the last layer');
   session.dispose();
@@ -97,7 +123,6 @@ async function showAutoencoder(digits: Digits): Promise<boolean> {
   const visible = cases[0]!.mask.filter((m) => m === 0).length;
   print(`Autoencoder: MAE, ${visible} of 64 patches visible, ${whole(built.parameters)} parameters`);
   const session = await openTimed(built);
-  for (const { digit, noise } of cases) await reconstruct(session, digit, noise);
   print('  digit   visible    loss   PyTorch   difference of the prediction, relative');
   const drawn = [];
   let ok = true;
@@ -106,9 +131,10 @@ async function showAutoencoder(digits: Digits): Promise<boolean> {
     const difference = compareRecorded(one, recorded);
     ok &&= difference.ok;
     drawn.push(one);
+    const left = one.mask.filter((m) => m === 0).length;
     print(
-      `  ${String(one.digit.label).padStart(5)}   ${String(one.mask.filter((m) => m === 0).length).padStart(7)}` +
-        `   ${one.loss.toFixed(3)}     ${recorded.loss.toFixed(3)}   ${difference.prediction.toExponential(1)}` +
+      `  ${String(one.digit.label).padStart(5)}   ${String(left).padStart(7)}   ${one.loss.toFixed(3)}` +
+        `     ${recorded.loss.toFixed(3)}   ${difference.prediction.toExponential(1)}` +
         `${difference.ok ? '' : `  NOT EQUAL: ${difference.masks} masks, loss ${difference.loss.toExponential(1)}`}`,
     );
   }
@@ -117,19 +143,19 @@ async function showAutoencoder(digits: Digits): Promise<boolean> {
   const { mean, error } = meanLoss(all);
   print(`  all       mean loss ${mean.toFixed(4)} ± ${error.toFixed(4)} over ${all.length} images, masks drawn here;`);
   print(`            PyTorch's ${digits.heldoutLoss.toFixed(4)} is with masks of its own`);
-  printMacs(built, median(all.map(({ ms }) => ms)));
-  print(`  speed     median of ${all.length} runs, batch 1, ${about(session)}`);
   print(
     `  PyTorch   ${ok ? 'equal' : 'NOT EQUAL'}: masks, predictions and losses of ${cases.length} recorded runs, ` +
       `allowed ${MAE_TOLERANCE} relative`,
   );
+  let next = 0;
+  await printPlans(built, session, async (plan) => {
+    const { digit, noise } = cases[next++ % cases.length]!;
+    return (await reconstruct(plan, digit, noise)).ms;
+  });
   saveSheet('reconstruction.png', reconstructionSheet(drawn, digits.normalisation), 'input, masked, reconstruction');
   session.dispose();
   return ok;
 }
-
-const about = ({ threads, relaxed }: Session): string =>
-  `${threads} thread, ${relaxed ? 'relaxed' : 'plain'} SIMD, Node ${process.versions.node}`;
 
 const digits = readDigits();
 print(`heddle demo: two trained models, ${digits.heldout.length} images that training never saw`);
