@@ -69,6 +69,17 @@ class Rewriter {
           then: s.then.map((x) => this.stmt(x)),
           else: s.else.map((x) => this.stmt(x)),
         };
+      case 'routine': {
+        const args = s.args.map((a) => this.expr(a));
+        const params = s.params.map((v) => this.#rename(v, v.arg as Var));
+        return {
+          ...s,
+          buffers: s.buffers.map((b) => this.buffer(b)),
+          args,
+          params,
+          body: s.body.map((x) => this.stmt(x)),
+        };
+      }
       default:
         return s;
     }

@@ -48,7 +48,10 @@ const MAX_OFFSET = 2 ** 30;
 /** True for a loop that has no loop inside. */
 export const isInner = (s: ForStmt): boolean => !containsLoop(s.body);
 function containsLoop(body: readonly Stmt[]): boolean {
-  return body.some((s) => s.kind === 'for' || (s.kind === 'if' && (containsLoop(s.then) || containsLoop(s.else))));
+  return body.some(
+    (s) =>
+      s.kind === 'for' || s.kind === 'routine' || (s.kind === 'if' && (containsLoop(s.then) || containsLoop(s.else))),
+  );
 }
 
 /** Loop depth, addresses and pointers of one kernel, all decided before the first instruction is printed. */

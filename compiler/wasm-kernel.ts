@@ -1,6 +1,6 @@
 /** Statements of a kernel as the body of a WASM function: scopes, loops with pointers, values hoisted out of loops. */
 import type { Expr } from '../ir/expr.ts';
-import type { Kernel, Stmt } from '../ir/kernel.ts';
+import type { Kernel, Routine, Stmt } from '../ir/kernel.ts';
 import { ceildiv, floormod, literal, mul, sub } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import { Addresses, type ForStmt, isInner, type Pointer } from './wasm-address.ts';
@@ -17,6 +17,8 @@ export interface KernelOptions {
   /** `f32x4.relaxed_madd` for `fma`. */
   readonly fma: boolean;
   readonly math: ReadonlyMap<string, Callable>;
+  /** The function that a routine became. */
+  readonly routine: (s: Routine) => Callable;
   /** The module variable that holds one lane of a vector constant. */
   readonly constant: (e: Expr) => Global;
 }
@@ -26,17 +28,29 @@ export function printKernel(kernel: Kernel, f: FunctionBuilder, options: KernelO
   new KernelPrinter(kernel, f, options).print();
 }
 
+/** Addresses of the buffers, then the parameters. */
+export const routineTypes = (s: Routine): ValType[] =>
+  Array.from({ length: s.buffers.length + s.params.length }, () => 'i32');
+
+/** Prints a legalized routine into `f`, which has the parameters of {@link routineTypes}. */
+export function printRoutine(s: Routine, f: FunctionBuilder, options: KernelOptions): void {
+  const { name, buffers, params, body } = s;
+  new KernelPrinter({ kind: 'kernel', name, buffers, params, body }, f, options).printBody();
+}
+
 class KernelPrinter {
   readonly #kernel: Kernel;
   readonly #f: FunctionBuilder;
   readonly #locals: Locals;
   readonly #addresses: Addresses;
   readonly #exprs: ExprPrinter;
+  readonly #options: KernelOptions;
   /** The innermost loop that has fences: where it ends, and a pointer to compare. */
   #fence: { readonly end: Label; readonly aligned: Pointer | undefined; count: number } | undefined;
 
   constructor(kernel: Kernel, f: FunctionBuilder, options: KernelOptions) {
     this.#kernel = kernel;
+    this.#options = options;
     this.#f = f;
     this.#locals = new Locals(f);
     this.#addresses = new Addresses(kernel);
@@ -56,11 +70,7 @@ class KernelPrinter {
     const [grid] = body;
     if (body.length !== 1 || grid?.kind !== 'for' || grid.bind !== 'grid.x')
       throw new Error(`wasm: kernel ${name} must be exactly one grid.x loop`);
-    for (const [i, b] of buffers.entries()) {
-      if (b.space === 'shared') throw new Error(`wasm: kernel ${name}: buffer ${b.name} is shared, which WASM lacks`);
-      this.#locals.hold(this.#addresses.bases.get(b)!, this.#f.param(i), 'block');
-    }
-    for (const [i, p] of params.entries()) this.#locals.hold(p, this.#f.param(buffers.length + i), 'block');
+    this.#holdParameters();
     const from = this.#f.param(buffers.length + params.length);
     const to = this.#f.param(buffers.length + params.length + 1);
     this.#locals.hold(grid.v, from, 'block');
@@ -72,6 +82,21 @@ class KernelPrinter {
         this.#f.get(from).i32(grid.step).op('i32.add').tee(from).get(to).op('i32.lt_s').brIf(top);
       });
     });
+  }
+
+  /** A body without grid: that of a routine. */
+  printBody(): void {
+    this.#holdParameters();
+    this.#block(this.#kernel.body);
+  }
+
+  #holdParameters(): void {
+    const { buffers, params, name } = this.#kernel;
+    for (const [i, b] of buffers.entries()) {
+      if (b.space === 'shared') throw new Error(`wasm: kernel ${name}: buffer ${b.name} is shared, which WASM lacks`);
+      this.#locals.hold(this.#addresses.bases.get(b)!, this.#f.param(i), 'block');
+    }
+    for (const [i, p] of params.entries()) this.#locals.hold(p, this.#f.param(buffers.length + i), 'block');
   }
 
   #block(body: readonly Stmt[]): void {
@@ -100,6 +125,11 @@ class KernelPrinter {
     }
     this.#statement(this.#addresses.rootsOf(s), () => {
       switch (s.kind) {
+        case 'routine':
+          for (const b of s.buffers) this.#exprs.emit(this.#addresses.bases.get(b)!);
+          for (const a of s.args) this.#exprs.emit(a);
+          f.call(this.#options.routine(s));
+          return;
         case 'store': {
           const { address, offset } = this.#addresses.accessOf(s.to, s.at);
           this.#exprs.emit(address);

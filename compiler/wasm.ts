@@ -1,13 +1,12 @@
 /** Kernels as one WebAssembly module. */
 
 import { type Expr, exprNodes } from '../ir/expr.ts';
-import type { Kernel, Stmt } from '../ir/kernel.ts';
-import { stmtExprs } from '../ir/kernel.ts';
+import { eachStmt, type Kernel, type Routine, type Stmt, stmtExprs } from '../ir/kernel.ts';
 import { legalizeKernel } from './legalize.ts';
 import type { Target } from './target.ts';
-import { FunctionBuilder, type Global, ModuleBuilder } from './wasm-encode.ts';
+import { FunctionBuilder, type Global, ModuleBuilder, type ValType } from './wasm-encode.ts';
 import { mathOf } from './wasm-expr.ts';
-import { parameterTypes, printKernel } from './wasm-kernel.ts';
+import { type KernelOptions, parameterTypes, printKernel, printRoutine, routineTypes } from './wasm-kernel.ts';
 import { provideMath } from './wasm-math.ts';
 
 export interface WasmModule {
@@ -41,26 +40,50 @@ export function printWasm(kernels: readonly Kernel[], target: Target): WasmModul
     constants.set(key, known);
     return known;
   };
-  const options = { fma: target.fma, math, constant };
-  const known = new Map<string, { readonly first: number; readonly f: FunctionBuilder }>();
+  const routines = new Map<Routine, FunctionBuilder>();
+  const options: KernelOptions = { fma: target.fma, math, constant, routine: (s) => routines.get(s)! };
+  const shared = new SharedFunctions(module);
+  for (const kernel of legal)
+    eachStmt(kernel.body, (s) => {
+      if (s.kind === 'routine')
+        routines.set(
+          s,
+          shared.add(s.name, routineTypes(s), (f) => printRoutine(s, f, options)),
+        );
+    });
+  const firsts = new Map<FunctionBuilder, number>();
   const functionOf = legal.map((kernel, i) => {
-    const params = parameterTypes(kernel);
-    const draft = new FunctionBuilder(kernel.name, 0, { params, results: [] });
-    printKernel(kernel, draft, options);
-    const code: number[] = [];
-    draft.encode(code);
-    const key = `${params.length}:${code.join()}`;
-    let twin = known.get(key);
-    if (twin === undefined) {
-      twin = { first: i, f: module.function(kernel.name, params) };
-      printKernel(kernel, twin.f, options);
-      known.set(key, twin);
-    }
-    module.export(`k${i}`, twin.f);
-    return twin.first;
+    const f = shared.add(kernel.name, parameterTypes(kernel), (draft) => printKernel(kernel, draft, options));
+    module.export(`k${i}`, f);
+    if (!firsts.has(f)) firsts.set(f, i);
+    return firsts.get(f)!;
   });
   const { bytes, memoryFlagOffset } = module.encode();
   return { bytes, memoryFlagAt: memoryFlagOffset!, functionOf, wat: () => module.toWat() };
+}
+
+/** Functions of a module, those with equal code once. */
+class SharedFunctions {
+  readonly #module: ModuleBuilder;
+  readonly #known = new Map<string, FunctionBuilder>();
+
+  constructor(module: ModuleBuilder) {
+    this.#module = module;
+  }
+
+  add(name: string, params: readonly ValType[], print: (f: FunctionBuilder) => void): FunctionBuilder {
+    const draft = new FunctionBuilder(name, 0, { params, results: [] });
+    print(draft);
+    const code: number[] = [];
+    draft.encode(code);
+    const key = `${params.length}:${code.join()}`;
+    const twin = this.#known.get(key);
+    if (twin) return twin;
+    const made = this.#module.function(name, params);
+    print(made);
+    this.#known.set(key, made);
+    return made;
+  }
 }
 
 function functionsOf(kernel: Kernel): readonly string[] {
@@ -72,7 +95,7 @@ function functionsOf(kernel: Kernel): readonly string[] {
           const name = mathOf(e);
           if (name) names.add(name);
         }
-      if (s.kind === 'for') walk(s.body);
+      if (s.kind === 'for' || s.kind === 'routine') walk(s.body);
       if (s.kind === 'if') [s.then, s.else].forEach(walk);
     }
   };

@@ -277,6 +277,10 @@ class KernelCompiler implements ExprContext {
         return this.#if(s);
       case 'barrier':
         return { steps: barrier(this.#barriers++) };
+      case 'routine':
+        return this.#scoped(() =>
+          this.#block([...s.params.map((v, i) => ({ kind: 'let', v, value: s.args[i]! }) as const), ...s.body]),
+        );
       case 'fence':
         return { run: () => {} };
     }

@@ -97,6 +97,13 @@ class KernelPrinter {
         }
         line('}');
         return;
+      case 'routine': {
+        const given = s.params.map((v, i) => `${e(v)} = ${e(s.args[i]!)}`).join(', ');
+        line(`routine ${s.name}(${s.buffers.map((b) => b.name).join(', ')}; ${given}) {`);
+        this.#block(s.body, `${indent}  `);
+        line('}');
+        return;
+      }
       case 'barrier':
       case 'fence':
         line(s.kind);

@@ -35,7 +35,22 @@ export type Stmt =
    * Ends a basic block without meaning anything: some engines hoist every load of a block above its arithmetic and then
    * spill. WASM prints a branch that is never taken; other printers and the interpreter skip it. Only inside a loop.
    */
-  | { readonly kind: 'fence' };
+  | { readonly kind: 'fence' }
+  | Routine;
+
+/**
+ * A block that kernels may share as one function: it reads its parameters and its global or local buffers, and whatever
+ * it computes goes to those. Targets without such functions print it in place.
+ */
+export interface Routine {
+  readonly kind: 'routine';
+  readonly name: string;
+  readonly buffers: readonly Buffer[];
+  /** i32 variables, bound to `args` when the block starts. */
+  readonly params: readonly Expr[];
+  readonly args: readonly Expr[];
+  readonly body: readonly Stmt[];
+}
 
 export interface Kernel {
   readonly kind: 'kernel';
@@ -61,6 +76,9 @@ export const buffer = (
   space: options.space ?? 'global',
   access: options.access ?? 'read',
 });
+
+/** Bound of a routine's parameters: room for small multiples and sums of them below 2^31, so that addresses fold. */
+const LARGE = 2 ** 27;
 
 /** Writes statements in order. TypeScript is the macro language: unrolling is a `for` in the schedule. */
 export class Block {
@@ -141,6 +159,27 @@ export class Block {
     this.stmts.push({ kind: 'barrier' });
   }
 
+  /** A shareable block; parameters are sizes and element indices, at least 0. */
+  routine(
+    name: string,
+    buffers: readonly Buffer[],
+    given: Readonly<Record<string, Num>>,
+    body: (params: Readonly<Record<string, Expr>>, block: Block) => void,
+  ): void {
+    const names = Object.keys(given);
+    const params = names.map((n) => variable(n, 'i32', 1, { from: 0, to: LARGE }));
+    const inner = new Block();
+    body(Object.fromEntries(names.map((n, i) => [n, params[i]!])), inner);
+    this.stmts.push({
+      kind: 'routine',
+      name,
+      buffers,
+      params,
+      args: names.map((n) => index(given[n]!)),
+      body: inner.stmts,
+    });
+  }
+
   fence(): void {
     this.stmts.push({ kind: 'fence' });
   }
@@ -150,7 +189,7 @@ export class Block {
 export function eachStmt(body: readonly Stmt[], visit: (s: Stmt) => void): void {
   for (const s of body) {
     visit(s);
-    if (s.kind === 'for') eachStmt(s.body, visit);
+    if (s.kind === 'for' || s.kind === 'routine') eachStmt(s.body, visit);
     if (s.kind === 'if') {
       eachStmt(s.then, visit);
       eachStmt(s.else, visit);
@@ -171,6 +210,8 @@ export function stmtExprs(s: Stmt): readonly Expr[] {
       return [s.at, s.value];
     case 'if':
       return [s.cond];
+    case 'routine':
+      return s.args;
     case 'barrier':
     case 'fence':
       return [];

@@ -9,6 +9,7 @@ import type { Buffer, Expr } from '../../ir/expr.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { Block, buffer } from '../../ir/kernel.ts';
 import { coords } from '../../ir/ops/attention.ts';
+import { macsOf } from '../../ir/ops/macs.ts';
 import {
   add,
   cast,
@@ -44,8 +45,8 @@ import { packLanes } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
-import { addressesAlong } from './matmul.ts';
-import { accumulate, columnGroup, PANEL, packPanels, rowTiles } from './tile.ts';
+import { rowsAlong } from './matmul.ts';
+import { columnGroup, multiplyTile, PANEL, packPanels, rowTiles } from './tile.ts';
 
 interface Sizes {
   readonly batch: Expr;
@@ -108,6 +109,7 @@ class AttentionKernel {
   private readonly values: Buffer;
   private readonly scores: Buffer;
   private readonly inverse: Buffer;
+  private readonly tile: Buffer;
   private readonly stride: number;
   private readonly scale: number;
   private readonly softcap: number;
@@ -125,6 +127,8 @@ class AttentionKernel {
     this.stride = Math.ceil(most(size.keys) / PANEL) * PANEL;
     this.scores = buffer('scores', 'f32', rows * this.stride, { space: 'local', access: 'readwrite' });
     this.inverse = buffer('inverse', 'f32', rows, { space: 'local', access: 'readwrite' });
+    const { attention } = cx.target;
+    this.tile = cx.buffers.scratch('tile', 'f32', attention.rows * attention.columns);
     this.scale = (attrs.scale as number | undefined) ?? 1 / Math.sqrt(size.width.arg as number);
     this.softcap = attrs.softcap as number;
     this.mask = attrs.mask as Expr | undefined;
@@ -157,7 +161,7 @@ class AttentionKernel {
       },
       { bind: 'grid.x' },
     );
-    const macs = mul(mul(mul(batch, heads), mul(queries, keys)), add(width, valueWidth));
+    const macs = asExpr(macsOf(batch, heads, queries, keys, add(width, valueWidth)));
     return makeStage(this.cx, block, {
       grid,
       work: mul(mul(min(queries, rows), keys), add(add(width, valueWidth), 16)),
@@ -175,25 +179,18 @@ class AttentionKernel {
     const n = padded(keys);
     block.for('p', 0, ceildiv(n, columns), (p, body) =>
       columnGroup(body, mul(p, columns), n, columns, (group, column, wide) =>
-        rowTiles(group, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q, rows) => {
-          const left = addressesAlong(tile, width, rows, (i, k) => operandAt(this.cx, 0, [at.b, at.h, add(q, i), k]));
-          const slot = tile.let('slot', mul(sub(q, at.first), this.stride));
-          const panel = add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL)));
-          const acc = accumulate(tile, {
-            rows,
+        rowTiles(group, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q) =>
+          multiplyTile(tile, {
+            rows: q.rows,
             columns: wide,
             k: width,
-            left,
+            left: rowsAlong(tile, width, q.rows, (i, k) => operandAt(this.cx, 0, [at.b, at.h, q.at(i), k])),
             panels: this.keys,
-            panel,
+            panel: add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL))),
+            to: { buffer: this.scores, at: add(mul(sub(q.at(0), at.first), this.stride), column), stride: this.stride },
             tile: this.cx.target.attention,
-          });
-          acc.forEach((vectors, i) => {
-            vectors.forEach((v, j) => {
-              tile.store(this.scores, add(add(slot, i * this.stride), add(column, j * 4)), v);
-            });
-          });
-        }),
+          }),
+        ),
       ),
     );
   }
@@ -304,39 +301,36 @@ class AttentionKernel {
     const { rows: tileRows, columns } = this.cx.target.attention;
     block.for('p', 0, ceildiv(valueWidth, columns), (p, body) =>
       columnGroup(body, mul(p, columns), valueWidth, columns, (group, column, wide, valid) =>
-        rowTiles(group, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q, rows) => {
-          const slot = tile.let('slot', sub(q, at.first));
-          const start = tile.let('weights', mul(slot, this.stride));
-          const left = Array.from(
-            { length: rows },
-            (_, i) => (k: Expr) => load(this.scores, add(add(start, i * this.stride), k)),
-          );
-          const panel = add(at.base, mul(floordiv(column, PANEL), mul(keys, PANEL)));
-          const acc = accumulate(tile, {
-            rows,
-            columns: wide,
-            k: keys,
-            left,
-            panels: this.values,
-            panel,
-            tile: this.cx.target.attention,
-          });
-          acc.forEach((vectors, i) => {
-            const inverse = tile.let('inverse', load(this.inverse, add(slot, i)));
-            const coordinates = [at.b, at.h, add(q, i)];
-            vectors.forEach((v, j) => {
-              if (j * 4 < valid)
-                storeLanes(
-                  this.cx,
-                  tile,
-                  [...coordinates, add(column, j * 4)],
-                  mul(v, splat(inverse, 4)),
-                  Math.min(4, valid - j * 4),
-                  output,
-                );
+        rowTiles(
+          group,
+          { first: at.first, count: at.count, total: this.size.queries },
+          tileRows,
+          (tile, q) => {
+            const start = tile.let('weights', mul(sub(q.at(0), at.first), this.stride));
+            multiplyTile(tile, {
+              rows: q.rows,
+              columns: wide,
+              k: keys,
+              left: {
+                buffer: this.scores,
+                starts: Array.from({ length: q.rows }, (_, i) => add(start, i * this.stride)),
+                step: literal(1),
+              },
+              panels: this.values,
+              panel: add(at.base, mul(floordiv(column, PANEL), mul(keys, PANEL))),
+              to: { buffer: this.tile, at: literal(0), stride: columns },
+              tile: this.cx.target.attention,
             });
-          });
-        }),
+          },
+          (line, q, i) => {
+            const inverse = line.let('inverse', splat(load(this.inverse, sub(q, at.first)), 4));
+            for (let j = 0; j < valid; j += 4) {
+              const v = mul(load(this.tile, add(mul(i, columns), j), 4), inverse);
+              const to = [at.b, at.h, q, add(column, j)];
+              storeLanes(this.cx, line, to, line.let('v', v), Math.min(4, valid - j), output);
+            }
+          },
+        ),
       ),
     );
   }

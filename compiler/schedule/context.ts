@@ -4,7 +4,7 @@ import type { Expr } from '../../ir/expr.ts';
 import { type Buffer, exprNodes, type Lanes, type Sym } from '../../ir/expr.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { type Block, eachStmt, stmtExprs } from '../../ir/kernel.ts';
-import { add, extract, literal, load, mul } from '../../ir/scalar.ts';
+import { add, extract, literal } from '../../ir/scalar.ts';
 import type { Shape } from '../../ir/type.ts';
 import { applyEpilogue, elementOf, flatten, packLanes, type Sources } from '../access.ts';
 import type { Region, RegionBuffers, Stage } from '../region.ts';
@@ -85,58 +85,6 @@ export function storeLanes(
       extract(value, j),
       output,
     );
-}
-
-/** Ops that a target expands into many instructions. */
-const LONG: ReadonlySet<Expr['op']> = new Set(['exp', 'log', 'tanh', 'erf', 'sin', 'cos', 'pow']);
-
-/**
- * Stores a register tile of the root's result. A short epilogue is applied to each accumulator; a long one (GELU) in a
- * small loop over the tile in scratch, since repeated inline it would outgrow the product itself.
- * @param acc vectors `[row][column ÷ 4]` @param rowAt coordinates of tile row i, all but the last
- */
-export function storeTile(
-  cx: ScheduleContext,
-  block: Block,
-  acc: readonly (readonly Expr[])[],
-  valid: number,
-  rowAt: (i: Expr | number) => readonly Expr[],
-  column: Expr,
-): void {
-  const vectors = acc[0]!.length;
-  if (valid < vectors * 4 || !epilogueIsLong(cx, rowAt(0), column, acc[0]![0]!)) {
-    acc.forEach((row, i) => {
-      const at = rowAt(i);
-      row.forEach((v, j) => {
-        if (j * 4 < valid) storeLanes(cx, block, [...at, add(column, j * 4)], v, Math.min(4, valid - j * 4));
-      });
-    });
-    return;
-  }
-  const tile = cx.target.matmul;
-  const scratch = cx.buffers.scratch('tile', acc[0]![0]!.dtype, tile.rows * tile.columns);
-  acc.forEach((row, i) => {
-    row.forEach((v, j) => {
-      block.store(scratch, (i * vectors + j) * 4, v);
-    });
-  });
-  block.for('i', 0, acc.length, (i, rows) =>
-    rows.for('j', 0, vectors, (j, one) =>
-      storeResult(
-        cx,
-        one,
-        [...rowAt(i), add(column, mul(j, 4))],
-        one.let('v', load(scratch, mul(add(mul(i, vectors), j), 4), 4)),
-      ),
-    ),
-  );
-}
-
-function epilogueIsLong(cx: ScheduleContext, at: readonly Expr[], column: Expr, held: Expr): boolean {
-  const { root, epilogue } = cx.region;
-  if (epilogue.length === 0) return false;
-  const { element } = applyEpilogue(root, epilogue, [...at, column], extract(held, 0), sourcesOf(cx));
-  return exprNodes(element).some((e) => LONG.has(e.op));
 }
 
 /** One launch of the statements in `block`: its buffers and symbols are those that the statements mention. */

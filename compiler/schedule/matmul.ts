@@ -7,14 +7,15 @@
 import { type Buffer, type Expr, exprNodes } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
+import { macsOf } from '../../ir/ops/macs.ts';
 import { add, ceildiv, floordiv, literal, load, min, mul, sub, variable, zero } from '../../ir/scalar.ts';
 import { asExpr, elements, type Shape, staticShape } from '../../ir/type.ts';
 import { broadcastAt, fillsLanes, flatten, unflatten } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
-import { makeStage, operandAt, type ScheduleContext, storeResult, storeTile } from './context.ts';
+import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
-import { accumulate, columnGroup, PANEL, packPanels, rowTiles } from './tile.ts';
+import { columnGroup, type Left, multiplyTile, PANEL, packPanels, rowTiles } from './tile.ts';
 
 interface Product {
   readonly m: Expr;
@@ -96,22 +97,35 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
       const firstRow = mul(rowBlockAt, rowBlock);
       const count = body.let('rows', min(sub(p.m, firstRow), rowBlock));
       const base = mul(flatten(p.batch, batch), panelElements(p));
-      const writeTile = (tile: Block, column: Expr, width: number, valid: number, row: Expr, rows: number): void => {
-        const acc = accumulate(tile, {
-          rows,
-          columns: width,
-          k: p.k,
-          panels,
-          tile: cx.target.matmul,
-          left: leftRows(cx, p, tile, batch, row, rows),
-          panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
-        });
-        storeTile(cx, tile, acc, valid, (i) => [...batch, ...rowAt(p, add(row, i))], column);
-      };
+      const scratch = cx.buffers.scratch('tile', panels.dtype, tileRows * columns);
       body.for('c', 0, PANEL_COLUMNS / columns, (c, turn) =>
         columnGroup(turn, add(mul(unit, PANEL_COLUMNS), mul(c, columns)), p.n, columns, (group, column, width, valid) =>
-          rowTiles(group, { first: firstRow, count, total: p.m }, tileRows, (tile, row, rows) =>
-            writeTile(tile, column, width, valid, row, rows),
+          rowTiles(
+            group,
+            { first: firstRow, count, total: p.m },
+            tileRows,
+            (tile, { rows, at }) =>
+              multiplyTile(tile, {
+                rows,
+                columns: width,
+                k: p.k,
+                left: leftRows(cx, p, tile, batch, rows, at),
+                panels,
+                panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
+                to: { buffer: scratch, at: literal(0), stride: columns },
+                tile: cx.target.matmul,
+              }),
+            (line, row, i) => {
+              const coordinates = [...batch, ...rowAt(p, row)];
+              for (let j = 0; j < valid; j += 4)
+                storeLanes(
+                  cx,
+                  line,
+                  [...coordinates, add(column, j)],
+                  line.let('v', load(scratch, add(mul(i, columns), j), 4)),
+                  Math.min(4, valid - j),
+                );
+            },
           ),
         ),
       );
@@ -119,36 +133,27 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
     { bind: 'grid.x' },
   );
   const work = mul(mul(min(p.m, rowBlock), PANEL_COLUMNS), p.k);
-  return makeStage(cx, block, { grid, work, macs: macsOf(p) });
+  return makeStage(cx, block, { grid, work, macs: macsIn(p) });
 }
 
-const macsOf = (p: Product): Expr => mul(mul(elements(p.batch), p.m), mul(p.n, p.k));
+const macsIn = (p: Product): Expr => asExpr(macsOf(...p.batch, ...p.rows, p.n, p.k));
 
 /** Row coordinates of a flat row; left as arithmetic, so that contiguous rows collapse into one address. */
 const rowAt = (p: Product, row: Expr): readonly Expr[] => (p.rows.length === 1 ? [row] : unflatten(p.rows, row));
 
-/** Elements of the left operand's rows as functions of k; the address at k = 0 is named outside the k loop. */
 function leftRows(
   cx: ScheduleContext,
   p: Product,
   block: Block,
   batch: readonly Expr[],
-  row: Expr,
   rows: number,
-): ((k: Expr) => Expr)[] {
-  return addressesAlong(block, p.k, rows, (i, k) => leftAt(cx, p, [...batch, ...rowAt(p, add(row, i))], k));
+  row: (i: number) => Expr,
+): Left {
+  return rowsAlong(block, p.k, rows, (i, k) => leftAt(cx, p, [...batch, ...rowAt(p, row(i))], k));
 }
 
-/**
- * `count` loads as functions of k in [0, size), their addresses linear in it; those a constant apart share one named
- * origin outside the k loop.
- */
-export function addressesAlong(
-  block: Block,
-  size: Expr,
-  count: number,
-  element: (i: number, k: Expr) => Expr,
-): ((k: Expr) => Expr)[] {
+/** Where `count` rows of loads start, their addresses linear in k in [0, size) with one step. */
+export function rowsAlong(block: Block, size: Expr, count: number, element: (i: number, k: Expr) => Expr): Left {
   // The step from k to k + 1 is asked for k up to size − 2, where both ends exist.
   const k = variable('k', 'i32', 1, { from: 0, to: size === literal(1) ? 1 : sub(size, 1) });
   const address = (i: number, at: Expr): Expr => {
@@ -156,17 +161,16 @@ export function addressesAlong(
     if (e.op !== 'load') throw new Error('the left operand of a product is not in memory');
     return e.args[0]!;
   };
-  const from = element(0, literal(0)).arg as Buffer;
+  const step = size === literal(1) ? literal(1) : slope(address(0, k), address(0, add(k, 1)), k);
+  if (!step) throw new Error('the address of a left operand is not linear in k');
   const first = address(0, literal(0));
   const named = block.let('left', first);
-  return Array.from({ length: count }, (_, i) => {
+  const starts = Array.from({ length: count }, (_, i) => {
     const start = address(i, literal(0));
-    const step = size === literal(1) ? literal(0) : slope(address(i, k), address(i, add(k, 1)), k);
-    if (!step) throw new Error('the address of a left operand is not linear in k');
     const distance = sub(start, first);
-    const origin = i === 0 ? named : distance.op === 'const' ? add(named, distance) : block.let(`left${i}`, start);
-    return (kk: Expr) => load(from, add(origin, mul(kk, step)));
+    return distance.op === 'const' ? add(named, distance) : start;
   });
+  return { buffer: element(0, literal(0)).arg as Buffer, starts, step };
 }
 
 /** How much `here` grows from k to k + 1, where it is `next`; undefined unless that is the same for every k. */
@@ -210,5 +214,5 @@ function oneByOne(cx: ScheduleContext, p: Product): Stage {
     },
     { bind: 'grid.x' },
   );
-  return makeStage(cx, block, { grid: rows, work: mul(mul(p.n, p.k), 4), macs: macsOf(p) });
+  return makeStage(cx, block, { grid: rows, work: mul(mul(p.n, p.k), 4), macs: macsIn(p) });
 }

@@ -111,18 +111,13 @@ class Reduction {
     const { init, dtype, step } = this.spec();
     const acc = Array.from({ length: vectors }, (_, v) => block.var(`acc${v}`, literal(init, dtype, lanes)));
     const at = (v: number): Expr => add(column, v * lanes);
-    this.nest(block, this.folded, (along, inner) =>
-      acc.forEach((a, v) =>
-        inner.set(
-          a,
-          step(
-            a,
-            neighbours([at(v)], lanes, ([c]) => this.element([...outer, c!], along)),
-          ),
-        ),
-      ),
-    );
-    acc.forEach((a, v) => this.store(block, [...outer, at(v)], a));
+    this.nest(block, this.folded, (along, inner) => {
+      for (const [v, a] of acc.entries()) {
+        const x = neighbours([at(v)], lanes, ([c]) => this.element([...outer, c!], along));
+        inner.set(a, step(a, x));
+      }
+    });
+    for (const [v, a] of acc.entries()) this.store(block, [...outer, at(v)], a);
   }
 
   /** Trailing folded axes that one flat loop can cover: as many as read the operand without taking the index apart. */
@@ -148,8 +143,8 @@ class Reduction {
     at: readonly Expr[] = [],
   ): void {
     const [axis, ...rest] = axes;
-    if (axis === undefined) return body(at, block);
-    block.for(`f${axis}`, 0, asExpr(this.shape[axis]!), (i, inner) => this.nest(inner, rest, body, [...at, i]));
+    if (axis === undefined) body(at, block);
+    else block.for(`f${axis}`, 0, asExpr(this.shape[axis]!), (i, inner) => this.nest(inner, rest, body, [...at, i]));
   }
 
   /** @param kept coordinates of the axes that stay @param folded of the others */

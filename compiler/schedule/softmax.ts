@@ -2,7 +2,7 @@
 import type { Buffer, Expr } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { Block, buffer } from '../../ir/kernel.ts';
-import { add, cast, div, exp, literal, load, log, lowest, max, mul, sub } from '../../ir/scalar.ts';
+import { add, cast, div, exp, literal, load, log, lowest, lt, mul, select, sub } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
 import { asExpr, elements } from '../../ir/type.ts';
 import type { Stage } from '../region.ts';
@@ -29,7 +29,7 @@ export function scheduleSoftmax(cx: ScheduleContext): readonly Stage[] {
     (row, body) => {
       const at = nameCoordinates(body, outer, row);
       const x = (i: Expr): Expr => cast(operandAt(cx, 0, [...at, i]), work);
-      const top = new Fold(body, { dtype: work, init: lowest(work), vectors: 4, step: max });
+      const top = new Fold(body, { dtype: work, init: lowest(work), vectors: 4, step: larger });
       top.line(body, width, x);
       const shift = body.let('shift', top.total(body));
       const weight = (i: Expr): Expr => exp(sub(x(i), shift));
@@ -55,6 +55,9 @@ export function scheduleSoftmax(cx: ScheduleContext): readonly Stage[] {
   );
   return [makeStage(cx, block, { grid: rows, work: mul(width, 16) })];
 }
+
+/** Passes over NaN, which the exponentials will meet again: cheaper than a maximum that keeps it. */
+const larger = (acc: Expr, x: Expr): Expr => select(lt(acc, x), x, acc);
 
 /** Where a line's exponentials wait for their sum, and the index of the first. */
 function lineMemory(cx: ScheduleContext, width: Expr, rows: Expr, row: Expr): { line: Buffer; from: Expr } {

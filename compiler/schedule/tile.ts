@@ -17,6 +17,8 @@ import {
   lt,
   min,
   mul,
+  type Num,
+  select,
   shuffle,
   splat,
   sub,
@@ -33,31 +35,49 @@ import { nameCoordinates } from './element.ts';
 /** Columns of one packed panel. */
 export const PANEL = 8;
 
+/** One tile of rows while it is written: `at(i)` is the number of its row i, for i < `rows`. */
+export interface TileRows {
+  readonly rows: number;
+  at(i: number): Expr;
+}
+
 /**
  * All rows in tiles of `tileRows`; where they do not divide, the last tile starts early and writes some rows again with
  * the same values (so results must not overwrite operands). Fewer rows than one tile go one by one.
- * @param total rows that exist: lets arithmetic on a tile's row numbers simplify
+ * @param total rows that exist: lets arithmetic on row numbers simplify
+ * @param product computes a tile; written once for each tile size
+ * @param finish called for each row of the tile after it, with the row's number in the tile; written once
  */
 export function rowTiles(
   block: Block,
   range: { readonly first: Expr; readonly count: Expr; readonly total: Expr },
   tileRows: number,
-  writeTile: (block: Block, row: Expr, rows: number) => void,
+  product: (block: Block, tile: TileRows) => void,
+  finish?: (block: Block, row: Expr, i: Expr) => void,
 ): void {
   const { first, count, total } = range;
-  const write = (inner: Block, start: Expr, rows: number): void => {
-    const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
-    inner.stmts.push({ kind: 'let', v: row, value: add(first, start) });
-    writeTile(inner, row, rows);
-  };
-  block.if(
-    ge(count, tileRows),
-    (tiles) =>
-      tiles.for('t', 0, ceildiv(count, tileRows), (t, inner) =>
-        write(inner, min(mul(t, tileRows), sub(count, tileRows)), tileRows),
-      ),
-    (few) => few.for('t', 0, min(count, tileRows - 1), (t, inner) => write(inner, t, 1)),
-  );
+  const wide = ge(count, tileRows);
+  const rows = select(wide, literal(tileRows), 1);
+  const size = block.let('size', rows);
+  block.for('t', 0, select(wide, ceildiv(count, tileRows), count), (t, body) => {
+    const start = body.let('start', add(first, min(mul(t, size), sub(count, size))));
+    const write = (some: Block, n: number): void => {
+      const row = variable('row', 'i32', 1, { from: 0, to: sub(total, n - 1) });
+      some.stmts.push({ kind: 'let', v: row, value: start });
+      product(some, { rows: n, at: (i) => add(row, i) });
+    };
+    body.if(
+      wide,
+      (full) => write(full, tileRows),
+      (few) => write(few, 1),
+    );
+    if (!finish) return;
+    body.for('i', 0, size, (i, line) => {
+      const row = variable('row', 'i32', 1, { from: 0, to: total });
+      line.stmts.push({ kind: 'let', v: row, value: add(start, i) });
+      finish(line, row, i);
+    });
+  });
 }
 
 /** Column groups of `columns` from 0 to `n`: whole groups, whole panels, then the last panel with its existing columns. */
@@ -96,19 +116,63 @@ export interface TileOperands {
   readonly rows: number;
   readonly columns: number;
   readonly k: Expr;
-  /** Element of the left operand in tile row i. */
-  readonly left: readonly ((k: Expr) => Expr)[];
+  /** Element of the left operand in tile row i at k. */
+  readonly left: Left;
   readonly panels: Buffer;
   /** Element index of the first panel's first row. */
   readonly panel: Expr;
+  /** Where the products go: row i, column j at `at + i·stride + j`. */
+  readonly to: { readonly buffer: Buffer; readonly at: Expr; readonly stride: Num };
   readonly tile: Tile;
+}
+
+/** Rows of a left operand: where each starts (k = 0), and how far apart neighbours in k are. */
+export interface Left {
+  readonly buffer: Buffer;
+  readonly starts: readonly Expr[];
+  readonly step: Expr;
 }
 
 /** Steps of k in one turn of a tile of a single row: each has accumulators of its own, so that none waits. */
 const ROW_STEPS = 2;
 
-/** Σ over k of left · right, as vectors `[row][column ÷ 4]`. */
-export function accumulate(block: Block, t: TileOperands): Expr[][] {
+/**
+ * Writes Σ over k of left · right for one register tile: a routine, since all products of a bundle with the same tile
+ * can be one function. Rows are addressed one by one, so that any operand fits it.
+ */
+export function multiplyTile(block: Block, t: TileOperands): void {
+  const starts = Object.fromEntries(t.left.starts.map((start, i) => [`left${i}`, start]));
+  const contiguous = t.left.step === literal(1);
+  block.routine(
+    `tile${t.rows}x${t.columns}`,
+    [...new Set([t.left.buffer, t.panels, t.to.buffer])],
+    {
+      k: t.k,
+      panel: t.panel,
+      to: t.to.at,
+      stride: t.to.stride,
+      ...(contiguous ? {} : { step: t.left.step }),
+      ...starts,
+    },
+    (p, body) => {
+      const step = p.step ?? literal(1);
+      const acc = accumulate(body, t, p.k!, p.panel!, (i, k) => load(t.left.buffer, add(p[`left${i}`]!, mul(k, step))));
+      acc.forEach((row, i) => {
+        row.forEach((v, j) => {
+          body.store(t.to.buffer, add(add(p.to!, mul(p.stride!, i)), j * 4), v);
+        });
+      });
+    },
+  );
+}
+
+function accumulate(
+  block: Block,
+  t: TileOperands,
+  size: Expr,
+  panel: Expr,
+  left: (i: number, k: Expr) => Expr,
+): readonly (readonly Expr[])[] {
   const { dtype } = t.panels;
   const vectors = t.columns / 4;
   const [unroll, sets] = t.rows === 1 ? [ROW_STEPS, ROW_STEPS] : [t.tile.unroll, 1];
@@ -118,20 +182,19 @@ export function accumulate(block: Block, t: TileOperands): Expr[][] {
       Array.from({ length: vectors }, (__, j) => block.var(`acc${i}_${j}`, zero(dtype, 4))),
     ),
   );
-  const panel = block.let('panel', t.panel);
   const step = (body: Block, k: Expr, set: readonly (readonly Expr[])[], last: boolean): void => {
     const right = Array.from({ length: vectors }, (_, j) => {
-      const across = add(mul(mul(t.k, PANEL), Math.floor(j / 2)), (j % 2) * 4);
+      const across = add(mul(mul(size, PANEL), Math.floor(j / 2)), (j % 2) * 4);
       return body.let(`b${j}`, load(t.panels, add(add(panel, mul(k, PANEL)), across), 4));
     });
     for (let i = 0; i < t.rows; i++) {
-      const a = body.let(`a${i}`, splat(t.left[i]!(k), 4));
+      const a = body.let(`a${i}`, splat(left(i, k), 4));
       for (let j = 0; j < vectors; j++) body.set(set[i]![j]!, fma(a, right[j]!, set[i]![j]!));
       const ends = fence === 'row' || (fence === 'step' && i === t.rows - 1);
       if (ends && !(last && i === t.rows - 1)) body.fence();
     }
   };
-  const whole = mul(floordiv(t.k, unroll), unroll);
+  const whole = mul(floordiv(size, unroll), unroll);
   block.for(
     'k',
     0,
@@ -141,7 +204,7 @@ export function accumulate(block: Block, t: TileOperands): Expr[][] {
     },
     { step: unroll },
   );
-  block.for('k', whole, t.k, (k, body) => step(body, k, acc[0]!, true));
+  block.for('k', whole, size, (k, body) => step(body, k, acc[0]!, true));
   return acc.reduce((sum, set) => sum.map((row, i) => row.map((v, j) => block.let('acc', add(v, set[i]![j]!)))));
 }
 

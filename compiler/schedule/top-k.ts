@@ -13,7 +13,7 @@ import {
   cast,
   floordiv,
   gt,
-  isNaN,
+  isNaN as isNan,
   literal,
   load,
   lt,
@@ -86,7 +86,7 @@ function resultOf({ region }: ScheduleContext, index: number): Value | undefined
 
 /** NaN is larger than every number. */
 function larger(a: Expr, b: Expr): Expr {
-  return isFloat(a.dtype) ? or(lt(b, a), and(isNaN(a), not(isNaN(b)))) : lt(b, a);
+  return isFloat(a.dtype) ? or(lt(b, a), and(isNan(a), not(isNan(b)))) : lt(b, a);
 }
 
 function keepSorted({ cx, k, size, before, x, store }: Search, block: Block, line: Line): void {
