@@ -215,7 +215,6 @@ function checkLines(
     }
   }
 }
-const most = (x: Nd): number => x.data.reduce((m, v) => Math.max(m, Math.abs(v)), 2 ** -20);
 
 test('softmax of any width; lines with −∞ and NaN', (t) => {
   const make = (width: number): Nd => {
