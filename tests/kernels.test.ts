@@ -5,9 +5,10 @@ import { evaluate } from '../ir/evaluate.ts';
 import { type Attrs, type Graph, graph, typeOf, type Value } from '../ir/graph.ts';
 import { countOf, type Nd, nd } from '../ir/nd.ts';
 import { allOps, makeValue, opNamed } from '../ir/op.ts';
+import * as attention from '../ir/ops/attention.ts';
 import { exampleGraph, exampleInput, exampleValues, seeded } from '../ir/ops/example.ts';
 import { input, projectAll, scalar } from '../ir/ops/structural.ts';
-import { symbol } from '../ir/scalar.ts';
+import { eq, floormod, le, symbol } from '../ir/scalar.ts';
 import { printGraph } from '../ir/text.ts';
 import { type Dim, dim } from '../ir/type.ts';
 import { largest, N, randomGraph, randomInputs, recipes, reference } from './support/random-graph.ts';
@@ -299,6 +300,43 @@ test('reductions over every set of axes, sizes symbolic', (t) => {
             `[3, ${n}, ${w}], ${engine}, ${name}`,
           );
         }
+      }
+    }
+  }
+});
+
+test('attention of any number of queries and keys, with shared heads, masks and a row without keys', (t) => {
+  const [q, k, v] = [given('q', 'f32', 1, 4, N, 8), given('k', 'f32', 1, 2, W, 8), given('v', 'f32', 1, 2, W, 5)];
+  const { coords } = attention;
+  const causal = le(coords.k, coords.q);
+  const odd = eq(floormod(coords.k, 2), 1);
+  const attrs: readonly Attrs[] = [
+    {},
+    { mask: causal, softcap: 3 },
+    ...(['zero', 'nan', 'uniform', 'unmasked'] as const).map((emptyRow) => ({ mask: odd, emptyRow, scale: 0.5 })),
+  ];
+  const g = graphOf([q, k, v], ...attrs.map((a) => op('attention', [q, k, v], a)));
+  const compiled = compileGraph(g);
+  for (const [queries, keys] of [
+    [1, 1],
+    [3, 2],
+    [5, 9],
+    [25, 33],
+    [1, 17],
+    [24, 8],
+  ] as const) {
+    const inputs = {
+      q: random('f32', [1, 4, queries, 8], 1),
+      k: random('f32', [1, 2, keys, 8], 2),
+      v: random('f32', [1, 2, keys, 5], 3),
+    };
+    const want = evaluate(g, { inputs });
+    for (const engine of ENGINES) {
+      const got = compiled.run(engine, inputs);
+      for (const [name, expected] of Object.entries(want)) {
+        // Scores of eight products up to 4 are off by 8 units of 32 at most; weights relative to that, results below 2.
+        const wrong = difference(got[name], expected, () => 16 * ulp(32));
+        t.is(wrong, undefined, `${queries} × ${keys}, ${engine}, ${name}`);
       }
     }
   }

@@ -17,7 +17,6 @@ import { type Numbers, runKernel } from '../../ir/interpret.ts';
 import type { Kernel } from '../../ir/kernel.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
 import { evaluateIndex } from '../../ir/scalar.ts';
-import { erf, powC } from '../../ir/special.ts';
 import { toFloat32, toHalf, type WeightStore } from '../../ir/weights.ts';
 import type { Address, EntryPlan, Launch, Step } from '../../runtime/manifest.ts';
 import { sizeOf } from '../../runtime/manifest.ts';
@@ -246,17 +245,13 @@ function compileWasm(kernels: readonly Kernel[], relaxed: boolean): WasmModuleCo
   return { module: new WebAssembly.Module(printed.bytes), functionOf: printed.functionOf };
 }
 
-/** The functions that modules import. */
-const MATH: Readonly<Record<string, (...args: number[]) => number>> = {
-  exp: Math.exp,
-  log: Math.log,
-  tanh: Math.tanh,
-  sin: Math.sin,
-  cos: Math.cos,
-  pow: powC,
-  rem: (a, b) => a % b,
-  erf,
-};
+/** What a module may import, as in the runtime: functions that `Math` itself has. */
+const MATH = Object.fromEntries(
+  Object.getOwnPropertyNames(Math).flatMap((name) => {
+    const f: unknown = Reflect.get(Math, name);
+    return typeof f === 'function' ? [[name, f as (...args: number[]) => number]] : [];
+  }),
+);
 
 function wasmLaunch(code: WasmModuleCode): RunLaunch {
   let exports: WebAssembly.Exports | undefined;
