@@ -14,6 +14,8 @@ import { asExpr, dim, type Shape, stridesOf } from '../ir/type.ts';
 export interface Sources {
   /** The buffer of a materialised value. */
   bufferOf(value: Value): Buffer | undefined;
+  /** Flat index of an element of a materialised value; row-major when absent. */
+  addressOf?(value: Value, at: readonly Expr[]): Expr;
   /** The element of a value that is being computed right now, held in registers. */
   held?(value: Value): Expr | undefined;
 }
@@ -56,7 +58,7 @@ export function elementOf(value: Value, at: readonly Expr[], sources: Sources): 
   if (held) return held;
   const type = typeOf(value);
   const buffer = sources.bufferOf(value);
-  if (buffer) return load(buffer, flatten(type.shape, at));
+  if (buffer) return load(buffer, sources.addressOf?.(value, at) ?? flatten(type.shape, at));
   const uniform = uniformConstant(value);
   if (uniform !== undefined) return literal(uniform, type.dtype);
   const cx = lowerContext(value);

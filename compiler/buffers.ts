@@ -3,8 +3,9 @@ import { type Scalar, sizeOf } from '../ir/dtype.ts';
 import type { Buffer, Expr } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { buffer } from '../ir/kernel.ts';
-import { ceildiv, literal, mul } from '../ir/scalar.ts';
+import { add, ceildiv, floordiv, floormod, literal, mul } from '../ir/scalar.ts';
 import { elements } from '../ir/type.ts';
+import { flatten } from './access.ts';
 import type { Partition } from './partition.ts';
 import type { Binding, Region, RegionBuffers, WeightLayout } from './region.ts';
 
@@ -20,11 +21,23 @@ export class BufferTable implements RegionBuffers {
   }
 
   input(value: Value): Buffer {
-    if (this.isStatic(value)) return this.weight(value, { kind: 'plain' });
+    if (this.isStatic(value)) return this.weight(value, this.layoutOf(value));
     return this.make(`in${this.indexOf(value)}`, typeOf(value).dtype, elements(typeOf(value).shape), 'read', {
       kind: 'value',
       value,
     });
+  }
+
+  addressOf(value: Value, at: readonly Expr[]): Expr {
+    const layout = this.isStatic(value) ? this.layoutOf(value) : undefined;
+    if (layout?.kind !== 'panels') return flatten(typeOf(value).shape, at);
+    const [row, column] = at.slice(-2) as [Expr, Expr];
+    const [k, n] = layout.transposed ? [column, row] : [row, column];
+    return add(add(mul(floordiv(n, 8), layout.k * 8), mul(k, 8)), floormod(n, 8));
+  }
+
+  private layoutOf(value: Value): WeightLayout {
+    return this.program.panels.get(value) ?? { kind: 'plain' };
   }
 
   output(value: Value): Buffer {

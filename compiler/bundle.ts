@@ -6,6 +6,7 @@ import { CompileError, fail } from '../ir/diagnostic.ts';
 import type { Manifest, SelfTest, WasmFile } from '../runtime/manifest.ts';
 import type { CompiledEntry } from './entry.ts';
 import { loaderSource, loaderTypes, runtimeFiles } from './loader.ts';
+import { packManifest } from './pack-manifest.ts';
 import { type CompileReport, entryReport, fileReports, remarkReport } from './report.ts';
 import type { WasmModule } from './wasm.ts';
 
@@ -68,7 +69,7 @@ export class Bundle {
       ['index.js', text(loaderSource(this.manifest))],
       ['index.d.ts', text(await loaderTypes(this.manifest, this.parts.doc))],
       ...(await runtimeFiles()),
-      ['manifest.json', text(JSON.stringify(this.manifest))],
+      ['manifest.json', text(JSON.stringify(packManifest(this.manifest)))],
       ...this.files,
     ]);
   }
@@ -100,19 +101,64 @@ export class Bundle {
    * @throws CompileError `file` when something else is there or the disk refuses; nothing is left behind then
    */
   async write(folder: string): Promise<void> {
-    const target = resolve(folder);
-    const files = await this.folder();
-    await refuseOthers(target, folder);
-    const temporary = join(dirname(target), `.${basename(target)}.${randomUUID()}`);
+    const staged = await this.stage(folder);
     try {
-      await mkdir(temporary, { recursive: true });
-      for (const [name, bytes] of files) await writeFile(join(temporary, name), bytes);
-      await replace(temporary, target);
+      await staged.finish(this);
     } catch (error) {
-      await rm(temporary, { recursive: true, force: true });
-      if (error instanceof CompileError || !(error instanceof Error && 'syscall' in error)) throw error;
-      fail('file', `${folder}: cannot write the bundle: ${error.message}`);
+      await staged.abandon();
+      throw error;
     }
+  }
+
+  /** Begins to write: kernels and weights are on their way to the disk while the caller still records runs. */
+  async stage(folder: string): Promise<StagedBundle> {
+    const target = resolve(folder);
+    await refuseOthers(target, folder);
+    return new StagedBundle(target, folder, this.files);
+  }
+}
+
+/** A folder that is being written beside the place that it is for. */
+export class StagedBundle {
+  private readonly target: string;
+  private readonly shown: string;
+  private readonly temporary: string;
+  private readonly first: ReadonlyMap<string, Uint8Array>;
+  private readonly writing: Promise<void>;
+
+  constructor(target: string, shown: string, first: ReadonlyMap<string, Uint8Array>) {
+    this.target = target;
+    this.shown = shown;
+    this.first = first;
+    this.temporary = join(dirname(target), `.${basename(target)}.${randomUUID()}`);
+    this.writing = this.begin();
+    // Whoever awaits `finish` or `abandon` hears of it.
+    this.writing.catch(() => {});
+  }
+
+  private async begin(): Promise<void> {
+    await mkdir(this.temporary, { recursive: true });
+    for (const [name, bytes] of this.first) await writeFile(join(this.temporary, name), bytes);
+  }
+
+  /** Writes the rest of `bundle`, whose kernels and weights are those that were staged, and gives the folder its name. */
+  async finish(bundle: Bundle): Promise<void> {
+    try {
+      const files = await bundle.folder();
+      await this.writing;
+      for (const [name, bytes] of files)
+        if (this.first.get(name) !== bytes) await writeFile(join(this.temporary, name), bytes);
+      await replace(this.temporary, this.target);
+    } catch (error) {
+      if (error instanceof CompileError || !(error instanceof Error && 'syscall' in error)) throw error;
+      fail('file', `${this.shown}: cannot write the bundle: ${error.message}`);
+    }
+  }
+
+  /** Leaves nothing behind. */
+  async abandon(): Promise<void> {
+    await this.writing.catch(() => {});
+    await rm(this.temporary, { recursive: true, force: true });
   }
 }
 

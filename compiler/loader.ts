@@ -138,7 +138,14 @@ function declaration(source: StatementedNode & SourceFile, name: string): string
     const session = source.getInterfaceOrThrow(name);
     for (const parameter of session.getTypeParameters()) parameter.removeDefault();
   }
-  return found.getFullText().trim();
+  // The first sentence says what it is; the rest stands in the types of heddle/runtime.
+  for (const node of [found, ...('getMembers' in found ? found.getMembers() : [])])
+    if ('getJsDocs' in node)
+      for (const doc of node.getJsDocs()) {
+        const [sentence] = /^.*?[.;:](?=\s|$)/s.exec(doc.getCommentText() ?? '') ?? [doc.getCommentText() ?? ''];
+        doc.replaceWithText(`/** ${sentence.replace(/\s+/g, ' ').replace(/[;:]$/, '.')} */`);
+      }
+  return found.getText(true).replaceAll('    ', '  ').trim();
 }
 
 function addEntry(file: SourceFile, type: string, name: string, plan: EntryPlan): void {

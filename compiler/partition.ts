@@ -10,7 +10,7 @@ import { boundsOf } from '../ir/simplify.ts';
 import { elements, sameShape, staticShape } from '../ir/type.ts';
 import { applyEpilogue, elementOf, flatten, uniformConstant } from './access.ts';
 import { isControl } from './control.ts';
-import type { Region, RegionKind } from './region.ts';
+import { panelsOf, type Region, type RegionKind, type WeightLayout } from './region.ts';
 
 export interface Partition {
   readonly graph: Graph;
@@ -20,6 +20,8 @@ export interface Partition {
   readonly isStatic: (value: Value) => boolean;
   /** Values that stand in the arena: graph inputs and region outputs. */
   readonly materialised: ReadonlySet<Value>;
+  /** Static values that some product takes in panels: they are stored once, in those. */
+  readonly panels: ReadonlyMap<Value, WeightLayout>;
 }
 
 interface Draft {
@@ -69,7 +71,13 @@ class Partitioner {
     for (const v of this.tips.keys()) if (v.type.kind === 'tensor') this.material.add(v);
     const regions = sortRegions(this.order.flatMap((v) => this.regionEndingIn(v)));
     const materialised = new Set([...this.graph.inputs, ...regions.flatMap((r) => r.outputs)]);
-    return { graph: this.graph, regions, isStatic: (v) => this.statics.has(v), materialised };
+    const isStatic = (v: Value): boolean => this.statics.has(v);
+    const panels = new Map<Value, WeightLayout>();
+    for (const { kind, root } of regions) {
+      const layout = kind === 'matmul' ? panelsOf(root, isStatic) : undefined;
+      if (layout) panels.set(root.inputs[1]!, layout);
+    }
+    return { graph: this.graph, regions, isStatic, materialised, panels };
   }
 
   private place(v: Value): void {

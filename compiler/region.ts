@@ -2,9 +2,10 @@
 
 import type { Scalar } from '../ir/dtype.ts';
 import type { Buffer, Expr } from '../ir/expr.ts';
-import type { Value } from '../ir/graph.ts';
+import { typeOf, type Value } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
 import type { ScheduleName } from '../ir/op.ts';
+import { staticShape } from '../ir/type.ts';
 
 /** `control`: a loop or branch, planned from its subgraphs. */
 export type RegionKind = 'element' | 'reduce' | 'control' | ScheduleName;
@@ -29,6 +30,20 @@ export type WeightLayout =
   /** `[⌈N/8⌉][K][8]`, zero padded, of a K × N matrix (stored N × K when `transposed`). */
   | { readonly kind: 'panels'; readonly k: number; readonly n: number; readonly transposed: boolean };
 
+/**
+ * The panels in which a matmul takes its right operand, when that is one static f32 matrix; undefined otherwise.
+ * @param matmul a value of op `matmul`
+ */
+export function panelsOf(matmul: Value, isStatic: (v: Value) => boolean): WeightLayout | undefined {
+  const right = matmul.inputs[1]!;
+  const { dtype, shape } = typeOf(right);
+  const sizes = staticShape(shape);
+  if (!isStatic(right) || dtype !== 'f32' || !sizes || sizes.slice(0, -2).some((d) => d !== 1)) return undefined;
+  const transposed = matmul.attrs.transposeB === true;
+  const [rows, columns] = sizes.slice(-2) as [number, number];
+  return { kind: 'panels', k: transposed ? columns : rows, n: transposed ? rows : columns, transposed };
+}
+
 /** What a kernel argument is bound to. */
 export type Binding =
   | { readonly kind: 'value'; readonly value: Value }
@@ -50,8 +65,10 @@ export interface Stage {
 
 /** How a schedule gets buffers for values; the same value gives the same buffer within a region. */
 export interface RegionBuffers {
-  /** A materialised or static value in plain layout. */
+  /** A materialised or static value; weights that a product has in panels stand in those. */
   input(value: Value): Buffer;
+  /** Flat element index in that buffer. */
+  addressOf(value: Value, at: readonly Expr[]): Expr;
   output(value: Value): Buffer;
   weight(value: Value, layout: WeightLayout): Buffer;
   temp(name: string, dtype: Scalar, size: Expr): Buffer;

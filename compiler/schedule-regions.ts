@@ -93,7 +93,7 @@ function signature(region: Region, program: Partition): string {
     const input = inputs.get(v);
     let line: string;
     if (input !== undefined && !(isRoot && !program.isStatic(v)))
-      line = `in${input}${program.isStatic(v) ? '!' : ''} ${printType(v.type)}`;
+      line = `in${input}${program.isStatic(v) ? '!' : ''}${program.panels.has(v) ? 'p' : ''} ${printType(v.type)}`;
     else if (uniformConstant(v) !== undefined) line = `const ${uniformConstant(v)} ${printType(v.type)}`;
     else {
       const operands = v.inputs.map((x) => visit(x, false));
@@ -124,6 +124,9 @@ function attrKey(a: AttrValue): string {
   if (Array.isArray(a)) return `[${(a as readonly AttrValue[]).map(attrKey).join(',')}]`;
   if ('lanes' in a) return `e${(a as Expr).id}`;
   let key = objectKeys.get(a);
-  if (key === undefined) objectKeys.set(a, (key = nextKey++));
+  if (key === undefined) {
+    key = nextKey++;
+    objectKeys.set(a, key);
+  }
   return `o${key}`;
 }

@@ -28,13 +28,15 @@ interface Placed {
 }
 
 export class WeightPlan implements WeightPlaces {
-  private readonly placed = new Map<Value, Placed[]>();
+  private readonly placed = new Map<string, Placed>();
+  private readonly keys = new WeightKeys();
   private readonly order: Placed[] = [];
   /** Bytes of the weight memory so far. */
   bytes = 0;
 
   place(value: Value, layout: WeightLayout): number {
-    const known = this.placed.get(value)?.find((p) => p.layout.kind === layout.kind);
+    const key = `${layout.kind === 'panels' && layout.transposed ? 'turned ' : ''}${layout.kind} ${this.keys.of(value)}`;
+    const known = this.placed.get(key);
     if (known) return known.offset;
     const type = typeOf(value);
     const shape = staticShape(type.shape);
@@ -42,43 +44,39 @@ export class WeightPlan implements WeightPlaces {
     const elements =
       layout.kind === 'plain' ? shape.reduce((n, d) => n * d, 1) : Math.ceil(layout.n / PANEL) * PANEL * layout.k;
     const entry: Placed = { value, layout, offset: this.bytes, elements, dtype: type.dtype };
-    const list = this.placed.get(value);
-    if (list) list.push(entry);
-    else this.placed.set(value, [entry]);
+    this.placed.set(key, entry);
     this.order.push(entry);
     this.bytes = Math.ceil((this.bytes + elements * sizeOf(type.dtype)) / ALIGN) * ALIGN;
     return entry.offset;
   }
 
-  /** The file's bytes and what the manifest says of them. `storage` f16 halves floats that fit it; others stay f32. */
+  /**
+   * The file's bytes and what the manifest says of them. `storage` f16 halves floats that fit it; others stay f32. Tensors
+   * stand in the file as far apart as in memory (half as far, where they are stored as halves), so that neighbours are
+   * one segment: most models have a single one.
+   */
   write(store: WeightStore, storage: 'f32' | 'f16', file: string): { bytes: Uint8Array; info: WeightsInfo } {
-    const half = (p: Placed): boolean => storage === 'f16' && p.dtype === 'f32';
-    const bytesIn = (p: Placed): number => p.elements * (half(p) ? 2 : sizeOf(p.dtype));
-    // Gaps of the memory are gaps of the file, so that neighbours stored alike are one segment.
-    let at = 0;
     const segments: { from: number; bytes: number; to: number; stored: 'raw' | 'f16' }[] = [];
-    const starts = this.order.map((p) => {
-      const previous = segments.at(-1);
-      const stored = half(p) ? 'f16' : 'raw';
-      const scale = half(p) ? 2 : 1;
-      if (previous?.stored === stored) {
-        const from = previous.from + (p.offset - previous.to) / scale;
-        previous.bytes = from + bytesIn(p) - previous.from;
-        at = from + bytesIn(p);
-        return from;
-      }
-      at = Math.ceil(at / ALIGN) * ALIGN;
-      segments.push({ from: at, bytes: bytesIn(p), to: p.offset, stored });
-      at += bytesIn(p);
-      return at - bytesIn(p);
-    });
-    const total = at;
+    const places: number[] = [];
+    let total = 0;
+    for (const p of this.order) {
+      const stored = storage === 'f16' && p.dtype === 'f32' ? 'f16' : 'raw';
+      const [element, wide] = stored === 'f16' ? [2, 2] : [sizeOf(p.dtype), 1];
+      const last = segments.at(-1);
+      const gap = last && last.stored === stored ? (p.offset - last.to) / wide - last.bytes : -1;
+      const at = gap >= 0 ? total + gap : total + (total % 2);
+      const bytes = p.elements * element;
+      if (last && gap >= 0) last.bytes = at + bytes - last.from;
+      else segments.push({ from: at, bytes, to: p.offset, stored });
+      places.push(at);
+      total = at + bytes;
+    }
     const bytes = new Uint8Array(total);
-    this.order.forEach((p, i) => {
+    for (const [i, p] of this.order.entries()) {
       const packed = pack(evaluateStatic(p.value, store), p);
-      const stored = half(p) ? toHalf(packed as Float32Array) : packed;
-      bytes.set(new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength), starts[i]!);
-    });
+      const halved = storage === 'f16' && p.dtype === 'f32' ? toHalf(packed as Float32Array) : packed;
+      bytes.set(new Uint8Array(halved.buffer, halved.byteOffset, halved.byteLength), places[i]!);
+    }
     const sha256: string[] = [];
     for (let from = 0; from < total; from += BLOCK)
       sha256.push(
@@ -87,6 +85,26 @@ export class WeightPlan implements WeightPlaces {
           .digest('hex'),
       );
     return { bytes, info: { file, bytes: total, memory: this.bytes, segments, block: BLOCK, sha256 } };
+  }
+}
+
+/** Equal for static values that hold the same bytes: entry points share their weights by parameter name. */
+class WeightKeys {
+  private readonly known = new Map<Value, string>();
+
+  of(value: Value): string {
+    const known = this.known.get(value);
+    if (known !== undefined) return known;
+    const key = this.make(value);
+    this.known.set(value, key);
+    return key;
+  }
+
+  private make(value: Value): string {
+    if (value.op.name === 'param') return `param ${String(value.attrs.name)}`;
+    const plain = Object.values(value.attrs).every((a) => typeof a !== 'object' || Array.isArray(a));
+    if (value.inputs.length === 0 || !plain) return `value ${this.known.size}`;
+    return `${value.op.name} ${JSON.stringify(value.attrs)} (${value.inputs.map((x) => this.of(x)).join(', ')})`;
   }
 }
 

@@ -54,11 +54,18 @@ async function run(source: string, options: Options): Promise<void> {
       stopAfter,
       onPhase: (phase) => progress.step(phase),
     });
-    progress.step('self-test');
-    const finished = options.selftest ? bundle.withSelfTest(await recordSelfTest(bundle)) : bundle;
-    progress.step('writing');
-    await finished.write(out);
-    const report = await finished.report();
+    const staged = await bundle.stage(out);
+    let report: CompileReport;
+    try {
+      progress.step('self-test');
+      const finished = options.selftest ? bundle.withSelfTest(await recordSelfTest(bundle)) : bundle;
+      progress.step('writing');
+      report = await finished.report();
+      await staged.finish(finished);
+    } catch (error) {
+      await staged.abandon();
+      throw error;
+    }
     progress.end();
     if (options.json) printJson({ out, ...report });
     else print(reportText(out, report));

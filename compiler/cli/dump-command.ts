@@ -1,5 +1,6 @@
 /** `heddle dump` */
 import type { Command } from 'commander';
+import { nameValues } from '../../frontends/dsl/source.ts';
 import type { Graph } from '../../ir/graph.ts';
 import { printKernel } from '../../ir/kernel-text.ts';
 import { didYouMean } from '../../ir/suggest.ts';
@@ -60,7 +61,7 @@ Examples:
 
 async function run(source: string, options: Options): Promise<void> {
   const loaded = await loadSource(source, options);
-  const model = narrowModel(loaded.model, options.dim);
+  const model = narrowModel(await nameValues(loaded.model), options.dim);
   const names = Object.keys(model.entries);
   if (options.entry !== undefined && !names.includes(options.entry))
     usage(`${model.name} has no entry "${options.entry}"`, `its entries are ${names.join(', ')}`);

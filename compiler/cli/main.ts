@@ -2,6 +2,7 @@
 /** The command line: `heddle compile`, `run`, `inspect`, `dump`, `compare`, `bench`. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { CompileError } from '../../ir/diagnostic.ts';
 import { addBench } from './bench-command.ts';
 import { addCompare } from './compare-command.ts';
 import { addCompile } from './compile-command.ts';
@@ -28,9 +29,16 @@ Exit codes: 0 done, 1 the model or an input is at fault, 2 the command is.`,
 for (const add of [addCompile, addRun, addInspect, addDump, addCompare, addBench]) add(program);
 for (const command of program.commands) command.exitOverride().showHelpAfterError('(see --help)');
 
+/** With the author's line, where the error has a position: reading sources takes a compiler, so only now. */
+async function framed(error: unknown): Promise<unknown> {
+  if (!(error instanceof CompileError) || error.diagnostic.loc === undefined) return error;
+  const { frameOf } = await import('../../frontends/dsl/source.ts');
+  return frameOf(error);
+}
+
 try {
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.done : EXIT.usage;
-  else process.exitCode = reportError(error);
+  else process.exitCode = reportError(await framed(error));
 }

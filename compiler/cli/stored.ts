@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fail } from '../../ir/diagnostic.ts';
 import { checkManifest } from '../../runtime/check.ts';
 import type { Manifest } from '../../runtime/manifest.ts';
+import { unpackManifest } from '../../runtime/packed.ts';
 
 export const isBundleFolder = (path: string): boolean =>
   (statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false) && existsSync(join(path, 'manifest.json'));
@@ -19,5 +20,5 @@ export async function readBundleManifest(folder: string): Promise<Manifest> {
   } catch (error) {
     fail('file', `${path}: ${error instanceof Error ? error.message : String(error)}`);
   }
-  return checkManifest(json);
+  return checkManifest(unpackManifest(json));
 }

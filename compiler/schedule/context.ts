@@ -21,6 +21,7 @@ export type Schedule = (cx: ScheduleContext) => readonly Stage[];
 /** Loads of materialised values; everything else expands. */
 export const sourcesOf = ({ buffers }: ScheduleContext): Sources => ({
   bufferOf: (v) => (buffers.isMaterialised(v) ? buffers.input(v) : undefined),
+  addressOf: (v, at) => buffers.addressOf(v, at),
 });
 
 /** The root's own operand `n` at the given coordinates. */

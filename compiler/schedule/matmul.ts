@@ -9,9 +9,9 @@ import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import { macsOf } from '../../ir/ops/macs.ts';
 import { add, ceildiv, floordiv, literal, load, min, mul, sub, variable, zero } from '../../ir/scalar.ts';
-import { asExpr, elements, type Shape, staticShape } from '../../ir/type.ts';
+import { asExpr, elements, type Shape } from '../../ir/type.ts';
 import { broadcastAt, fillsLanes, flatten, unflatten } from '../access.ts';
-import type { Stage } from '../region.ts';
+import { panelsOf, type Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
 import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
@@ -45,18 +45,16 @@ export function scheduleMatmul(cx: ScheduleContext): readonly Stage[] {
     transposedB: root.attrs.transposeB === true,
   };
   if (!fillsLanes(typeOf(root).dtype)) return [oneByOne(cx, product)];
-  const { panels, stages } = rightPanels(cx, product, shared);
+  const { panels, stages } = rightPanels(cx, product);
   return [...stages, multiply(cx, product, panels)];
 }
 
 /** The right operand in panels: packed when the bundle is made, or by a stage of its own. */
-function rightPanels(cx: ScheduleContext, p: Product, shared: boolean): { panels: Buffer; stages: Stage[] } {
+function rightPanels(cx: ScheduleContext, p: Product): { panels: Buffer; stages: Stage[] } {
   const right = cx.region.root.inputs[1]!;
-  const { dtype, shape } = typeOf(right);
-  if (cx.buffers.isStatic(right) && shared && staticShape(shape) && dtype === 'f32') {
-    const layout = { kind: 'panels', k: p.k.arg as number, n: p.n.arg as number, transposed: p.transposedB } as const;
-    return { panels: cx.buffers.weight(right, layout), stages: [] };
-  }
+  const { dtype } = typeOf(right);
+  const layout = panelsOf(cx.region.root, (v) => cx.buffers.isStatic(v));
+  if (layout) return { panels: cx.buffers.weight(right, layout), stages: [] };
   const panels = cx.buffers.temp('panels', dtype, mul(elements(p.batch), panelElements(p)));
   return {
     panels,

@@ -1,0 +1,53 @@
+/** The short spelling of plans in `manifest.json`: what a launch shares with its neighbours is left out. */
+import type { Address, Manifest, Size, Step } from '../runtime/manifest.ts';
+
+/** A buffer by its number less the number of launches before, `[bytes further than the last weight]`, or as it is. */
+type PackedAddress = number | readonly [number] | Address;
+type PackedLaunch = readonly [
+  kernel: number,
+  args: readonly PackedAddress[],
+  params: readonly Size[],
+  grid: Size,
+  chunk: Size,
+  label: string,
+];
+/** Launches are lists; other steps keep their form, with packed steps inside. */
+type PackedStep = PackedLaunch | Readonly<Record<string, unknown>>;
+/** `first` less the number of the buffer, and `last − first`. */
+type PackedBuffer = readonly [bytes: Size, first: number, life: number];
+
+/** The manifest as it is written to a file; `runtime/packed.ts` reads it back. */
+export function packManifest(manifest: Manifest): unknown {
+  const entries = Object.entries(manifest.entries).map(([name, plan]) => {
+    const buffers = plan.buffers.map(({ bytes, first, last }, i): PackedBuffer => [bytes, first - i, last - first]);
+    return [name, { ...plan, buffers, steps: new StepPacker().steps(plan.steps) }];
+  });
+  return { ...manifest, packed: true, entries: Object.fromEntries(entries) as unknown };
+}
+
+class StepPacker {
+  private launches = 0;
+  private weight = 0;
+
+  steps(steps: readonly Step[]): PackedStep[] {
+    return steps.map((step) => {
+      if ('kernel' in step) {
+        const args = step.args.map((a) => this.address(a));
+        this.launches++;
+        return [step.kernel, args, step.params, step.grid, step.chunk, step.label];
+      }
+      if ('loop' in step) return { ...step, steps: this.steps(step.steps) };
+      // biome-ignore lint/suspicious/noThenProperty: the manifest's name for the arm that runs; a step is never awaited
+      if ('if' in step) return { ...step, then: this.steps(step.then), else: this.steps(step.else) };
+      return step as unknown as PackedStep;
+    });
+  }
+
+  private address(a: Address): PackedAddress {
+    if ('s' in a || a.at !== undefined) return a;
+    if ('b' in a) return a.b - this.launches;
+    const apart = a.w - this.weight;
+    this.weight = a.w;
+    return [apart];
+  }
+}
