@@ -8,8 +8,21 @@ export interface Loc {
 }
 
 export type DiagnosticCode =
-  | 'shape' | 'dtype' | 'rank' | 'attribute' | 'name' | 'operand' | 'syntax' | 'verify' | 'unsupported' | 'weights'
-  | 'config' | 'file' | 'range' | 'usage' | 'internal';
+  | 'shape'
+  | 'dtype'
+  | 'rank'
+  | 'attribute'
+  | 'name'
+  | 'operand'
+  | 'syntax'
+  | 'verify'
+  | 'unsupported'
+  | 'weights'
+  | 'config'
+  | 'file'
+  | 'range'
+  | 'usage'
+  | 'internal';
 
 export interface Diagnostic {
   readonly code: DiagnosticCode;

@@ -5,7 +5,19 @@ export type Int = 'i64' | 'i32' | 'i16' | 'i8' | 'u64' | 'u32' | 'u16' | 'u8';
 export type Scalar = Float | Int | 'bool';
 
 const SIZES: Readonly<Record<Scalar, number>> = {
-  f64: 8, f32: 4, f16: 2, bf16: 2, i64: 8, i32: 4, i16: 2, i8: 1, u64: 8, u32: 4, u16: 2, u8: 1, bool: 1,
+  f64: 8,
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  i64: 8,
+  i32: 4,
+  i16: 2,
+  i8: 1,
+  u64: 8,
+  u32: 4,
+  u16: 2,
+  u8: 1,
+  bool: 1,
 };
 
 export const SCALARS = Object.keys(SIZES) as readonly Scalar[];
@@ -35,11 +47,16 @@ const u32Bits = new Uint32Array(f32Bits.buffer);
  */
 export function roundTo(dtype: Scalar, x: number): number {
   switch (dtype) {
-    case 'f64': return x;
-    case 'f32': return Math.fround(x);
-    case 'f16': return roundToHalf(x);
-    case 'bf16': return roundToBrain(x);
-    case 'bool': return x !== 0 ? 1 : 0;
+    case 'f64':
+      return x;
+    case 'f32':
+      return Math.fround(x);
+    case 'f16':
+      return roundToHalf(x);
+    case 'bf16':
+      return roundToBrain(x);
+    case 'bool':
+      return x !== 0 ? 1 : 0;
     default: {
       if (Number.isNaN(x)) return 0;
       const [lo, hi] = intRange(dtype);
@@ -54,14 +71,22 @@ export function roundTo(dtype: Scalar, x: number): number {
  */
 export function wrapInt(dtype: Int, x: number): number {
   switch (dtype) {
-    case 'i32': return x | 0;
-    case 'u32': return x >>> 0;
-    case 'i16': return (x << 16) >> 16;
-    case 'u16': return x & 0xffff;
-    case 'i8': return (x << 24) >> 24;
-    case 'u8': return x & 0xff;
-    case 'i64': return Number.isSafeInteger(x) ? x : Number(BigInt.asIntN(64, BigInt(x)));
-    case 'u64': return x >= 0 && Number.isSafeInteger(x) ? x : Number(BigInt.asUintN(64, BigInt(x)));
+    case 'i32':
+      return x | 0;
+    case 'u32':
+      return x >>> 0;
+    case 'i16':
+      return (x << 16) >> 16;
+    case 'u16':
+      return x & 0xffff;
+    case 'i8':
+      return (x << 24) >> 24;
+    case 'u8':
+      return x & 0xff;
+    case 'i64':
+      return Number.isSafeInteger(x) ? x : Number(BigInt.asIntN(64, BigInt(x)));
+    case 'u64':
+      return x >= 0 && Number.isSafeInteger(x) ? x : Number(BigInt.asUintN(64, BigInt(x)));
   }
 }
 

@@ -34,13 +34,13 @@ export interface EvaluateOptions {
  */
 export function evaluate(graph: Graph, options: EvaluateOptions): Record<string, Nd> {
   const given = graph.inputs.map((value) => {
-    const name = String(value.attrs['name']);
+    const name = String(value.attrs.name);
     const x = Object.hasOwn(options.inputs, name) ? options.inputs[name] : undefined;
     return (
       x ?? fail('name', `${graph.name}: input "${name}" is missing`, { notes: [`it is ${printType(value.type)}`] })
     );
   });
-  const names = graph.inputs.map((value) => String(value.attrs['name']));
+  const names = graph.inputs.map((value) => String(value.attrs.name));
   for (const name of Object.keys(options.inputs))
     if (!names.includes(name))
       fail('name', `${graph.name}: there is no input "${name}"`, { help: `inputs are ${names.join(', ') || 'none'}` });
@@ -71,7 +71,7 @@ export function bindSymbols(graph: Graph, given: readonly Nd[], named: Readonly<
   };
   const dims = graph.inputs.flatMap((value, n) => {
     const type = value.type as TensorType;
-    const label = `input "${String(value.attrs['name'])}"`;
+    const label = `input "${String(value.attrs.name)}"`;
     const { dtype, shape } = given[n]!;
     if (dtype !== type.dtype) fail('dtype', `${graph.name}: ${label} is ${dtype}, not ${type.dtype}`);
     if (shape.length !== type.shape.length)
@@ -138,14 +138,14 @@ function runGraph(graph: Graph, given: readonly Nd[], outer: Binding, options: E
     switch (op.name) {
       case 'input': {
         const n = graph.inputs.indexOf(value);
-        if (n < 0) fail('internal', `${graph.name}: input "${String(attrs['name'])}" is not among the graph's inputs`);
+        if (n < 0) fail('internal', `${graph.name}: input "${String(attrs.name)}" is not among the graph's inputs`);
         return given[n]!;
       }
       case 'param':
         return parameter(value, types[0]!.shape);
       case 'get': {
         const tuple = results.get(value.inputs[0]!) as readonly Nd[];
-        return tuple[attrs['index'] as number]!;
+        return tuple[attrs.index as number]!;
       }
     }
     const operands = value.inputs.map((operand) => one(results.get(operand)!));
@@ -159,7 +159,7 @@ function runGraph(graph: Graph, given: readonly Nd[], outer: Binding, options: E
   }
 
   function parameter(value: Value, shape: readonly number[]): Nd {
-    const name = String(value.attrs['name']);
+    const name = String(value.attrs.name);
     const type = value.type as TensorType;
     const x = options.params?.(name, type) ?? fail('weights', `${graph.name}: no value for parameter "${name}"`);
     if (x.dtype !== type.dtype || x.shape.length !== shape.length || x.shape.some((n, i) => n !== shape[i]))

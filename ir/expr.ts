@@ -10,21 +10,45 @@ export type Lanes = 1 | 2 | 4 | 8 | 16;
 
 /** Operators by arity. Comparisons give `bool`; everything else has the dtype of its operands unless said otherwise. */
 export const UNARY = [
-  'neg', 'abs', 'not', // `not` is logical on bool, bitwise on integers
-  'exp', 'log', 'sqrt', 'tanh', 'erf', 'sin', 'cos', 'floor', 'ceil', 'round', 'trunc', // round: ties to even
+  'neg',
+  'abs',
+  'not', // `not` is logical on bool, bitwise on integers
+  'exp',
+  'log',
+  'sqrt',
+  'tanh',
+  'erf',
+  'sin',
+  'cos',
+  'floor',
+  'ceil',
+  'round',
+  'trunc', // round: ties to even
   'cast', // to `dtype`, as `roundTo`; between integers, modulo 2^bits
   'bitcast', // same width, same bits
   'splat', // one lane to `lanes`
   'extract', // lane number in `arg`
 ] as const;
 export const BINARY = [
-  'add', 'sub', 'mul',
-  'div', 'rem', // IEEE quotient and C `fmod` on floats; on integers towards zero, sign of the dividend
-  'floordiv', 'floormod', // integers: towards −∞, sign of the divisor
-  'min', 'max', // NaN if either is NaN
+  'add',
+  'sub',
+  'mul',
+  'div',
+  'rem', // IEEE quotient and C `fmod` on floats; on integers towards zero, sign of the dividend
+  'floordiv',
+  'floormod', // integers: towards −∞, sign of the divisor
+  'min',
+  'max', // NaN if either is NaN
   'pow',
-  'and', 'or', 'xor', 'shl', 'shr', // logical on bool, bitwise on integers; `shr` is arithmetic on signed types
-  'lt', 'le', 'eq', 'ne',
+  'and',
+  'or',
+  'xor',
+  'shl',
+  'shr', // logical on bool, bitwise on integers; `shr` is arithmetic on signed types
+  'lt',
+  'le',
+  'eq',
+  'ne',
 ] as const;
 export const TERNARY = [
   'fma', // a·b + c, rounded once or twice as the target likes
@@ -104,7 +128,10 @@ function argKey(arg: ExprArg): string {
   if (typeof arg === 'string') return `s${arg}`;
   if (arg.kind === 'sym') return `y${arg.name}|${arg.min}|${arg.max}|${arg.multipleOf}|${arg.default}`;
   let id = argIds.get(arg);
-  if (id === undefined) argIds.set(arg, (id = nextId++));
+  if (id === undefined) {
+    id = nextId++;
+    argIds.set(arg, id);
+  }
   return `o${id}`;
 }
 

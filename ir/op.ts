@@ -99,7 +99,7 @@ export function checkArity(op: OpDef, count: number): void {
 function operandFacts(op: OpDef, inputs: readonly Value[]): string[] {
   return inputs.map((value, i) => {
     const role = op.inputs[Math.min(i, op.inputs.length - 1)]?.replace(/\?$|\.\.\.$/, '') ?? `operand ${i}`;
-    const from = value.op.name === 'param' ? `parameter "${String(value.attrs['name'])}"` : `from ${value.op.name}`;
+    const from = value.op.name === 'param' ? `parameter "${String(value.attrs.name)}"` : `from ${value.op.name}`;
     const where = value.loc ? `, ${printLoc(value.loc)}` : '';
     return `${value.name ?? role} : ${printType(value.type)}   ${from}${where}`;
   });

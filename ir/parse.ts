@@ -238,8 +238,8 @@ class Parser {
       const [from] = inputs;
       if (inputs.length !== 1 || from?.type.kind !== 'tuple')
         fail('operand', 'get: takes one value with several results');
-      if (typeof given['index'] !== 'number') fail('attribute', 'get: attribute index is missing');
-      return project(from, given['index'], origin);
+      if (typeof given.index !== 'number') fail('attribute', 'get: attribute index is missing');
+      return project(from, given.index, origin);
     }
     if (op === param.def && type.kind === 'tensor') Object.assign(given, { dtype: type.dtype, shape: type.shape });
     return makeValue(op, inputs, given as Attrs, origin);

@@ -118,7 +118,7 @@ export const floor = (a: Expr): Expr => unary('floor', a);
 export const ceil = (a: Expr): Expr => unary('ceil', a);
 export const round = (a: Expr): Expr => unary('round', a);
 export const trunc = (a: Expr): Expr => unary('trunc', a);
-export const isNaN = (a: Expr): Expr => ne(a, a);
+export const isNan = (a: Expr): Expr => ne(a, a);
 
 /** a·b + c, rounded once or twice as the target likes. */
 export function fma(a: Num, b: Num, c: Num): Expr {
@@ -188,10 +188,10 @@ export function substitute(root: Expr, replace: (e: Expr) => Expr | undefined): 
 }
 
 /** Value of an integer or boolean expression under a binding of its symbols and variables. */
-export function evaluateIndex(root: Expr, valueOf: (leaf: Expr) => number): number {
+export function evaluateIndex(root: Expr, bind: (leaf: Expr) => number): number {
   const folded = substitute(root, (e) =>
     e.op === 'sym' || e.op === 'var' || e.op === 'operand' || e.op === 'load'
-      ? literal(valueOf(e), e.dtype)
+      ? literal(bind(e), e.dtype)
       : undefined,
   );
   if (folded.op !== 'const') throw new RangeError(`size does not evaluate: ${root.op} (division by zero?)`);

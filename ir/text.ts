@@ -60,7 +60,7 @@ function ownNames(g: Graph, all: readonly Value[]): Map<Value, string> {
   const names = new Map<Value, string>();
   const taken = new Set<string>();
   for (const value of g.inputs) {
-    const key = String(value.attrs['name']);
+    const key = String(value.attrs.name);
     if (taken.has(key)) continue;
     taken.add(key);
     names.set(value, VALUE_NAME.test(key) ? `%${key}` : `%${JSON.stringify(key)}`);
@@ -99,7 +99,7 @@ export function numberDtype(operands: readonly (Value | number)[]): Scalar | und
 }
 
 function scalarOf(value: Value): number | undefined {
-  const { shape, data } = value.attrs['value'] as Nd;
+  const { shape, data } = value.attrs.value as Nd;
   return shape.length === 0 ? data[0] : undefined;
 }
 
@@ -108,14 +108,14 @@ function printBody(g: Graph, indent: string, options: PrintOptions, symbols: Set
   const inner = `${indent}  `;
   const loc = (l: Loc | undefined): string => (l && (options.locs ?? true) ? ` @ ${printPosition(l)}` : '');
   const use = (v: Value): string =>
-    inline.has(v) ? printElement(scalarOf(v)!, (v.attrs['value'] as Nd).dtype) : (names.get(v) ?? '%?');
+    inline.has(v) ? printElement(scalarOf(v)!, (v.attrs.value as Nd).dtype) : (names.get(v) ?? '%?');
   const type = (t: ValueType): string => {
     collectTypeSymbols(t, symbols);
     return printType(t);
   };
 
   const args = g.inputs.map((v) => {
-    const doc = v.attrs['doc'] ? ` {doc = ${JSON.stringify(v.attrs['doc'])}}` : '';
+    const doc = v.attrs.doc ? ` {doc = ${JSON.stringify(v.attrs.doc)}}` : '';
     return `${names.get(v) ?? '%?'}: ${type(v.type)}${doc}${loc(v.loc)}`;
   });
   const lines = [header(g.name, args, indent)];

@@ -27,8 +27,7 @@ export const tensor = (dtype: Scalar, shape: Shape): TensorType => ({ kind: 'ten
 export const tuple = (...items: readonly TensorType[]): TupleType => ({ kind: 'tuple', items });
 
 export const sameDim = (a: Dim, b: Dim): boolean => dim(a) === dim(b);
-export const sameShape = (a: Shape, b: Shape): boolean =>
-  a.length === b.length && a.every((d, i) => sameDim(d, b[i]!));
+export const sameShape = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((d, i) => sameDim(d, b[i]!));
 export function sameType(a: ValueType, b: ValueType): boolean {
   if (a.kind === 'tuple')
     return b.kind === 'tuple' && a.items.length === b.items.length && a.items.every((t, i) => sameType(t, b.items[i]!));

@@ -92,16 +92,16 @@ class Verifier {
     const named = new Map<unknown, Value>();
     for (const value of g.inputs) {
       if (value.op.name !== 'input') throw located(problem('stands among the inputs of the graph'), g, value, path);
-      const key = value.attrs['name'];
+      const key = value.attrs.name;
       if (named.has(key)) throw located(problem(`a second input is named "${String(key)}"`), g, value, path);
       named.set(key, value);
     }
     for (const value of order) {
       if (value.op.name !== 'input' || declared.has(value)) continue;
-      const twin = named.has(value.attrs['name']) ? ', though another of its name is' : '';
+      const twin = named.has(value.attrs.name) ? ', though another of its name is' : '';
       const rule = path.length > 1 ? '; a subgraph reads outer values only as operands' : '';
       throw located(
-        problem(`input "${String(value.attrs['name'])}" is not declared by graph ${g.name}${twin}${rule}`),
+        problem(`input "${String(value.attrs.name)}" is not declared by graph ${g.name}${twin}${rule}`),
         g,
         value,
         path,
@@ -138,7 +138,7 @@ class Verifier {
   }
 
   #param(value: Value): void {
-    const name = String(value.attrs['name']);
+    const name = String(value.attrs.name);
     const first = this.#params.get(name);
     if (first === undefined) this.#params.set(name, value);
     else if (!sameType(first.type, value.type))
@@ -208,7 +208,7 @@ const problem = (message: string): CompileError => new CompileError({ code: 'ver
 
 function checkGet(value: Value): void {
   const [from] = value.inputs;
-  const index = value.attrs['index'];
+  const index = value.attrs.index;
   if (value.inputs.length !== 1 || from?.type.kind !== 'tuple') throw problem('get reads a value with one result');
   const item = typeof index === 'number' ? from.type.items[index] : undefined;
   if (!item) throw problem(`there is no result ${String(index)}: ${from.op.name} has ${from.type.items.length}`);

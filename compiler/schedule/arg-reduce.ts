@@ -10,7 +10,7 @@ import {
   cast,
   eq,
   extract,
-  isNaN as isNan,
+  isNan,
   le,
   literal,
   lowest,

@@ -1,9 +1,10 @@
 /** Checks that type rules share. Each failure says which two facts disagree; `makeValue` adds the op and its operands. */
-import { isFloat, isInt, type Scalar } from '../dtype.ts';
+
 import { fail } from '../diagnostic.ts';
+import { isFloat, isInt, type Scalar } from '../dtype.ts';
 import { printDim, printType } from '../print.ts';
 import { boundsOf } from '../simplify.ts';
-import { asExpr, dim, sameDim, type Dim, type Shape, type TensorType } from '../type.ts';
+import { asExpr, type Dim, dim, type Shape, sameDim, type TensorType } from '../type.ts';
 
 export const typeAt = (inputs: readonly TensorType[], n: number): TensorType => inputs[n]!;
 
@@ -42,7 +43,13 @@ export function expectSameDtype(inputs: readonly TensorType[], what = 'operands'
 export function expectDtype(type: TensorType, allowed: 'float' | 'int' | 'number' | 'bool', what: string): void {
   const { dtype } = type;
   const ok =
-    allowed === 'float' ? isFloat(dtype) : allowed === 'int' ? isInt(dtype) : allowed === 'bool' ? dtype === 'bool' : dtype !== 'bool';
+    allowed === 'float'
+      ? isFloat(dtype)
+      : allowed === 'int'
+        ? isInt(dtype)
+        : allowed === 'bool'
+          ? dtype === 'bool'
+          : dtype !== 'bool';
   if (!ok) fail('dtype', `${what} must be ${allowed === 'number' ? 'numeric' : allowed}, not ${dtype}`);
 }
 

@@ -176,7 +176,7 @@ export const isNaN_ = unaryOp({
   domain: 'float',
   result: 'bool',
   f: (x) => (Number.isNaN(x) ? 1 : 0),
-  expr: (x) => s.isNaN(x),
+  expr: (x) => s.isNan(x),
   grad: () => null,
   onnx: { op: 'IsNaN', since: 9 },
   examples: predicates,

@@ -75,7 +75,7 @@ export const gather = defineOp({
   grad: (out, [dy]): (Value | null)[] => {
     const [x, indices] = out.inputs as [Value, Value];
     const [xt, it] = [typeOf(x), typeOf(indices)];
-    const axis = normalizeAxis(out.attrs['axis'] as number, xt.shape.length);
+    const axis = normalizeAxis(out.attrs.axis as number, xt.shape.length);
     // With the axis in front, rows are addressed by their first coordinate: one index column.
     const front = [axis, ...xt.shape.keys()].filter((a, i) => i === 0 || a !== axis);
     const rank = it.shape.length;
@@ -135,7 +135,7 @@ export const gatherElements = defineOp({
     const [x, indices] = out.inputs as [Value, Value];
     const { dtype, shape } = typeOf(x);
     const empty = expand([scalar(0, dtype)], { shape });
-    return [scatterElements([empty, indices, dy!], { axis: out.attrs['axis'] as number, reduction: 'add' }), null];
+    return [scatterElements([empty, indices, dy!], { axis: out.attrs.axis as number, reduction: 'add' }), null];
   },
   onnx: { op: 'GatherElements', since: 13, attrs: { axis: 'axis' } },
   examples: [

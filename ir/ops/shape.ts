@@ -137,7 +137,7 @@ export const transpose = defineOp({
     to: (at, { attrs: { perm } }) => perm.map((axis) => at[axis]!),
   },
   grad: (out, [dy]): Value[] => {
-    const perm = out.attrs['perm'] as readonly number[];
+    const perm = out.attrs.perm as readonly number[];
     return [transpose([dy!], { perm: perm.map((_, axis) => perm.indexOf(axis)) })];
   },
   onnx: { op: 'Transpose', since: 13, attrs: { perm: 'perm' } },
@@ -249,7 +249,7 @@ export const slice = defineOp({
   },
   grad: (out, [dy]): Value[] => {
     const { shape } = typeOf(out.inputs[0]!);
-    const [starts, steps] = [out.attrs['starts'] as readonly Dim[], out.attrs['steps'] as readonly number[]];
+    const [starts, steps] = [out.attrs.starts as readonly Dim[], out.attrs.steps as readonly number[]];
     return [shape.reduce<Value>((g, size, axis) => spread(g, axis, size, starts[axis]!, steps[axis]!), dy!)];
   },
   examples: [
@@ -364,7 +364,7 @@ export const concat = defineOp({
     },
   },
   grad: (out, [dy]): Value[] => {
-    const axis = normalizeAxis(out.attrs['axis'] as number, typeOf(out).shape.length);
+    const axis = normalizeAxis(out.attrs.axis as number, typeOf(out).shape.length);
     const starts = offsets(out.inputs.map((x) => typeOf(x).shape[axis]!));
     return out.inputs.map((_, n) => sliceAxis(dy!, axis, starts[n]!, starts[n + 1]!));
   },
@@ -414,7 +414,7 @@ export const split = defineOp({
       return sizes.map((_, n) => sliceAxis(x!, at, starts[n]!, starts[n + 1]!));
     },
   },
-  grad: (out, douts): Value[] => [concat(douts, { axis: out.attrs['axis'] as number })],
+  grad: (out, douts): Value[] => [concat(douts, { axis: out.attrs.axis as number })],
   examples: [
     { inputs: [f32(2, 9)], attrs: { axis: 1, sizes: [3, 5, 1] } },
     { inputs: [f32(4, 2)], attrs: { axis: -2, sizes: [4] } },
@@ -495,9 +495,9 @@ export const pad = defineOp({
     },
   },
   grad: (out, [dy]): Value[] => {
-    const [before, after] = [out.attrs['before'] as readonly number[], out.attrs['after'] as readonly number[]];
-    if (out.attrs['mode'] !== 'constant')
-      fail('unsupported', `pad: mode "${String(out.attrs['mode'])}" has no gradient`, { help: 'pad with a constant' });
+    const [before, after] = [out.attrs.before as readonly number[], out.attrs.after as readonly number[]];
+    if (out.attrs.mode !== 'constant')
+      fail('unsupported', `pad: mode "${String(out.attrs.mode)}" has no gradient`, { help: 'pad with a constant' });
     return [pad([dy!], { before: before.map((n) => 0 - n), after: after.map((n) => 0 - n) })];
   },
   examples: [
@@ -565,7 +565,7 @@ export const trilu = defineOp({
       return s.select(upper ? s.le(edge, column) : s.le(column, edge), load(0, at), s.zero(out.dtype));
     },
   },
-  grad: (out, [dy]): Value[] => [trilu([dy!], { upper: out.attrs['upper'] as boolean, k: out.attrs['k'] as number })],
+  grad: (out, [dy]): Value[] => [trilu([dy!], { upper: out.attrs.upper as boolean, k: out.attrs.k as number })],
   onnx: { op: 'Trilu', since: 14, attrs: { upper: 'upper' } },
   examples: [
     { inputs: [f32(3, 5)], attrs: {} },

@@ -1,12 +1,13 @@
 /** What graphs are made of before any computation: inputs, parameters, constants, and projections of tuples. */
 import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
-import { makeValue, defineOp, type Origin } from '../op.ts';
 import type { Value } from '../graph.ts';
-import { countOf, nd, type Nd } from '../nd.ts';
-import { tensor, type TensorType } from '../type.ts';
+import { countOf, type Nd, nd } from '../nd.ts';
+import { defineOp, makeValue, type Origin } from '../op.ts';
+import { type TensorType, tensor } from '../type.ts';
 
-const unbound = (name: string) => (): never => fail('internal', `${name} has no value of its own; bind it before evaluation`);
+const unbound = (name: string) => (): never =>
+  fail('internal', `${name} has no value of its own; bind it before evaluation`);
 
 /** A graph input. Its name is its key in `run`. */
 export const input = defineOp({
@@ -17,7 +18,7 @@ export const input = defineOp({
     name: attr.string('key of the input'),
     dtype: attr.dtype('element type'),
     shape: attr.dims('sizes, symbolic ones by name'),
-    doc: opt.string('', 'meaning and units, quoted in the bundle\'s types'),
+    doc: opt.string('', "meaning and units, quoted in the bundle's types"),
   },
   type: (_, { dtype, shape }) => tensor(dtype, shape),
   eval: unbound('input'),
