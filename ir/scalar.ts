@@ -190,9 +190,7 @@ export function substitute(root: Expr, replace: (e: Expr) => Expr | undefined): 
 /** Value of an integer or boolean expression under a binding of its symbols and variables. */
 export function evaluateIndex(root: Expr, bind: (leaf: Expr) => number): number {
   const folded = substitute(root, (e) =>
-    e.op === 'sym' || e.op === 'var' || e.op === 'operand' || e.op === 'load'
-      ? literal(bind(e), e.dtype)
-      : undefined,
+    e.op === 'sym' || e.op === 'var' || e.op === 'operand' || e.op === 'load' ? literal(bind(e), e.dtype) : undefined,
   );
   if (folded.op !== 'const') throw new RangeError(`size does not evaluate: ${root.op} (division by zero?)`);
   return folded.arg as number;

@@ -13,7 +13,7 @@ import {
   cast,
   floordiv,
   gt,
-  isNaN as isNan,
+  isNan,
   literal,
   load,
   lt,
