@@ -235,7 +235,7 @@ const UNBOUNDED = new Set(['exp', 'pow', 'div', 'reciprocal', 'log', 'rsqrt', 's
 const BOUND = 1e6;
 
 /** Whether no element can come near a finite fill: made of parameters, integers and small constants. */
-function isBounded(root: Value): boolean {
+export function isBounded(root: Value): boolean {
   const seen = new Set<Value>();
   const stack = [root];
   for (let v = stack.pop(); v; v = stack.pop()) {

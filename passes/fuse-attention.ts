@@ -14,7 +14,7 @@ import { expand, reshape, transpose } from '../ir/ops/shape.ts';
 import { equalElements } from '../ir/polynomial.ts';
 import * as s from '../ir/scalar.ts';
 import { type Dim, dim, elements, type Shape, sameDim, sameShape } from '../ir/type.ts';
-import { type Bias, leadOf, type Mask, readScores, type Scores, type Term } from './attention-scores.ts';
+import { type Bias, isBounded, leadOf, type Mask, readScores, type Scores, type Term } from './attention-scores.ts';
 import { asWritten, is, isOne, near, rankOf, shapeOf, uniformOf } from './facts.ts';
 import { type Miss, miss, type Rule, rewritePass, rewritten } from './rewrite.ts';
 
@@ -84,8 +84,10 @@ class Fusion {
     const { product, multipliers, softcap, masks, biases } = this.#scores;
     const { dtype } = typeOf(this.#root);
     if (dtype === 'f64' && biases.length > 0) return miss('a term in f64 is added to the scores');
-    if (this.#scrubbed && (masks.length === 0 || masks.some((m) => m.empty !== 'nan')))
-      return miss('NaN of the softmax become zeros, though no mask of −∞ makes them');
+    const onlyEmpty =
+      masks.length > 0 && masks.every((m) => m.empty === 'nan') && biases.every((t) => isBounded(t.value));
+    if (this.#scrubbed && !onlyEmpty)
+      return miss('NaN of the softmax become zeros, and not only rows that a mask of −∞ hides make them');
     const a = unscaled(stored(product.inputs[0]!, product.attrs['transposeA'] === true));
     const b = unscaled(stored(product.inputs[1]!, product.attrs['transposeB'] !== true));
     if (rankOf(b.value) < rankOf(a.value) && !leadOf(a.value).every(isOne))

@@ -5,10 +5,11 @@
  * by slices. The concatenated weight depends on parameters alone, so it is laid out when the bundle is made.
  */
 import { type Graph, graphValues, typeOf, type Value } from '../ir/graph.ts';
+import { nd } from '../ir/nd.ts';
 import { add } from '../ir/ops/elementwise-binary.ts';
 import { matmul } from '../ir/ops/linear.ts';
-import { concat, expand, reshape, sliceAxis } from '../ir/ops/shape.ts';
-import { scalar } from '../ir/ops/structural.ts';
+import { concat, reshape, sliceAxis } from '../ir/ops/shape.ts';
+import { constant, param } from '../ir/ops/structural.ts';
 import { elements, sameShape } from '../ir/type.ts';
 import { is, isOne, rankOf, shapeOf, staticValues } from './facts.ts';
 import { describe, type Pass, type PassContext } from './pass.ts';
@@ -47,11 +48,11 @@ class Merger {
       if (members.length < 2) continue;
       if (this.#cx.mayRewrite && !this.#cx.mayRewrite()) break;
       for (const [member, slice] of merge(members)) replaced.set(member.root, slice);
-      const names = members.map((m) => describe(m.root)).join(', ');
+      const names = members.map((m) => weightName(m.product.inputs[1]!)).join(', ');
       this.#cx.remark(
         'applied',
         members[0]!.root,
-        `${members.length} products of ${describe(members[0]!.product.inputs[0]!)} became one: ${names}`,
+        `${members.length} products of ${describe(members[0]!.product.inputs[0]!)} became one, with ${names}`,
       );
     }
     return replaced.size > 0 ? replaceValues(this.#graph, replaced) : this.#graph;
@@ -142,13 +143,14 @@ function merge(members: readonly Linear[]): Map<Linear, Value> {
   );
 }
 
+const weightName = (v: Value): string => (is(v, param) ? `"${String(v.attrs['name'])}"` : describe(v));
 const columnsOf = (m: Linear): number => shapeOf(m.product).at(-1) as number;
 
 /** The bias as a vector; zeros where a member has none. */
 function biasOf(m: Linear): Value {
   const shape = [columnsOf(m)];
   if (m.bias) return sameShape(shapeOf(m.bias), shape) ? m.bias : reshape([m.bias], { shape });
-  return expand([scalar(0, typeOf(m.product).dtype)], { shape });
+  return constant([], { value: nd(typeOf(m.product).dtype, shape) });
 }
 
 export const mergeProjections: Pass = {

@@ -118,6 +118,9 @@ function fillTensor(
   return nd(type.dtype, shape, Array.from({ length: countOf(shape) }, draw));
 }
 
+/** Results that cancel to zero keep the f64 rounding of what they were made of. */
+const ROUNDING = 1e-12;
+
 /** The first difference between two sets of outputs as a sentence; undefined when there is none. */
 function difference(before: Outputs, after: Outputs, tolerance: number): string | undefined {
   const [a, b] = [Object.keys(before).join(', '), Object.keys(after).join(', ')];
@@ -128,7 +131,7 @@ function difference(before: Outputs, after: Outputs, tolerance: number): string 
       return `output ${name} is ${x.dtype}[${x.shape.join(', ')}] before and ${y.dtype}[${y.shape.join(', ')}] after`;
     let largest = 0;
     for (const v of x.data) if (Number.isFinite(v)) largest = Math.max(largest, Math.abs(v));
-    const bound = isFloat(x.dtype) ? largest * tolerance : 0;
+    const bound = isFloat(x.dtype) ? Math.max(largest * tolerance, ROUNDING) : 0;
     for (const [i, v] of x.data.entries()) {
       const w = y.data[i]!;
       if (v !== w && !Object.is(v, w) && !(Math.abs(v - w) <= bound))

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
-import { zoo } from '../frontends/zoo/index.ts';
+import { bert, gpt2, mae, vit, zoo } from '../frontends/zoo/index.ts';
 import type { CompileError } from '../ir/diagnostic.ts';
 import { type Graph, graph, graphValues, type Value } from '../ir/graph.ts';
 import { countMacs } from '../ir/macs.ts';
@@ -280,4 +280,18 @@ test('attention of the zoo passes through unchanged', (t) => {
       t.is(countMacs(after), countMacs(before), `${name} ${entry}`);
       t.is(runPasses(after, pipelineFor()), after, `${name} ${entry}`);
     }
+});
+
+test('small models of the zoo compute the same after every pass', (t) => {
+  const sizes = { layers: 2, width: 12, heads: 3, mlp: 20 } as const;
+  const image = { imageSize: 8, patchSize: 4, channels: 2 } as const;
+  const models = [
+    vit({ ...sizes, ...image, classes: 5, attentionMap: true }),
+    mae({ ...sizes, ...image, decoder: { layers: 1, width: 8, heads: 2, mlp: 12 }, maskRatio: 0.5 }),
+    bert({ ...sizes, vocabulary: 11 }),
+    gpt2({ ...sizes, vocabulary: 11 }),
+  ];
+  for (const model of models)
+    for (const [entry, before] of Object.entries(model.entries))
+      t.notThrows(() => runPasses(before, pipelineFor(), { validate: { tolerance: 1e-6 } }), `${model.name} ${entry}`);
 });
