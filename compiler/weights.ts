@@ -14,8 +14,11 @@ import type { WeightLayout } from './region.ts';
 /** Columns of one panel; see `schedule/matmul.ts`. */
 const PANEL = 8;
 const ALIGN = 64;
-/** Bytes of one checksum block: small enough to overlap hashing with reading. */
-const BLOCK = 32 << 20;
+/**
+ * Bytes of one checksum block. The runtime holds four of them while it loads (two read, two copied to be hashed), which
+ * asks for small ones; each costs 32 bytes of manifest that no compression shortens, which asks for large ones.
+ */
+const BLOCK = 3 << 20;
 
 type Data = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
 

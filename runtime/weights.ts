@@ -60,7 +60,7 @@ export async function loadWeights(
     memory.buffer instanceof ArrayBuffer &&
     info.bytes <= info.memory &&
     segments.every(({ stored, from, to }) => stored === 'raw' && from === to);
-  const ring = Array.from({ length: 3 }, () => ({
+  const ring = Array.from({ length: 2 }, () => ({
     bytes: new Uint8Array(direct ? 0 : size),
     checked: Promise.resolve(),
   }));
