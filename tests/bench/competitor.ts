@@ -8,6 +8,12 @@ export interface Runner {
   run(): Promise<Outputs>;
 }
 
+/** What a competitor's own preparation took: heddle's compilation, from the model's source to the written bundle. */
+export interface Preparation {
+  readonly ms: number;
+  readonly peakRssBytes: number;
+}
+
 /** One way to run a model. The parent process prepares; a fresh child process opens and runs. */
 export interface Competitor {
   /** Unique; the row's label in the table. */
@@ -15,7 +21,7 @@ export interface Competitor {
   /** Command-line flags that Node needs for it in the child process. */
   readonly nodeFlags: readonly string[];
   /** Writes the files that `open` reads, once, outside every measurement; may find them in the cache. */
-  prepare(model: BenchModel): Promise<void>;
+  prepare(model: BenchModel): Promise<Preparation | undefined>;
   /** Loads the prepared files. Timed as the opening: from files on disk to a model that can run. */
   open(model: BenchModel, threads: number): Promise<Runner>;
   /** Bytes to deploy beside the weights, each file gzipped; called after `prepare`. */

@@ -1,14 +1,16 @@
+import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
-import type { Input } from '../../runtime/api.ts';
-import type { Competitor } from './competitor.ts';
+import type { Input, OpenOptions, Session } from '../../runtime/api.ts';
+import type { Competitor, Preparation } from './competitor.ts';
 import { type BenchModel, inputsOf, type Outputs } from './models.ts';
 import { cacheFolder } from './paths.ts';
-import { seededWeights } from './weights.ts';
 
 /** Bundles that this process has compiled, or is compiling, by workload. */
-const compiled = new Map<string, Promise<void>>();
+const compiled = new Map<string, Promise<Preparation>>();
 
 /** heddle's bundle on the kernels with fused multiply-add. */
 export const heddleRelaxed: Competitor = variant('heddle relaxed', true);
@@ -27,8 +29,9 @@ function variant(name: string, relaxed: boolean): Competitor {
       return running;
     },
     async open(model, threads) {
-      const { open } = await import('../../runtime/index.ts');
-      const session = await open(bundleFolder(model), { threads, relaxed });
+      const loader = pathToFileURL(join(bundleFolder(model), 'index.js')).href;
+      const { open }: { open(options: OpenOptions): Promise<Session> } = await import(loader);
+      const session = await open({ threads, relaxed });
       if (session.threads !== threads) throw new Error(`${name}: runs on ${session.threads} threads, not ${threads}`);
       const inputs = heddleInputs(model);
       return {
@@ -63,13 +66,9 @@ function bundleFolder(model: BenchModel): string {
   return join(cacheFolder('bundles'), model.name);
 }
 
-/** The compiler is loaded here only, so that the processes that are measured do without it. */
-async function compileBundle(workload: BenchModel): Promise<void> {
-  const [{ compile }, { heddleModel }] = await Promise.all([
-    import('../../compiler/compile.ts'),
-    import('./heddle-models.ts'),
-  ]);
-  const { model, weights, symbols } = heddleModel(workload, seededWeights);
-  const bundle = compile(model, { weights, symbols });
-  await bundle.write(bundleFolder(workload));
+/** In a process of its own, so that its time and memory are the compiler's. */
+async function compileBundle(workload: BenchModel): Promise<Preparation> {
+  const script = fileURLToPath(new URL('./compile-process.js', import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, [script, workload.name, bundleFolder(workload)]);
+  return JSON.parse(stdout) as Preparation;
 }

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ChildReport, ChildTask } from './child-protocol.ts';
-import type { Competitor } from './competitor.ts';
+import type { Competitor, Preparation } from './competitor.ts';
 import type { BenchModel, Outputs } from './models.ts';
 import { cacheFolder } from './paths.ts';
 import { type Difference, difference, quantile, type Summary, summarize } from './stats.ts';
@@ -32,6 +32,8 @@ export interface Measurement {
   readonly peakRssBytes: number;
   readonly baseRssBytes: number;
   readonly plannedBytes?: number;
+  /** What the compilation took, where there is one. */
+  readonly prepare?: Preparation;
   /** Bytes to deploy beside the weights, gzipped. */
   readonly deployedGzip?: number;
 }
@@ -61,7 +63,11 @@ export async function measureAll(
 ): Promise<Measurement[]> {
   const results: Measurement[] = [];
   for (const model of plan.models) {
-    for (const competitor of new Set([reference, ...competitors])) await competitor.prepare(model);
+    const prepared = new Map<Competitor, Preparation>();
+    for (const competitor of new Set([reference, ...competitors])) {
+      const took = await competitor.prepare(model);
+      if (took !== undefined) prepared.set(competitor, took);
+    }
     const expected = await outputsOf(reference, model, 1);
     for (const threads of plan.threads) {
       const agreements = new Map<Competitor, Difference>();
@@ -79,6 +85,7 @@ export async function measureAll(
       const reports = await interleave(plan, model, threads, competitors, say);
       for (const [competitor, own] of reports) {
         const pooled = pool(own);
+        const prepare = prepared.get(competitor);
         const deployed = competitor.deployedGzip?.(model);
         const spread = Math.max(...pooled.processMedians) / Math.min(...pooled.processMedians);
         if (spread > UNSTEADY) {
@@ -94,6 +101,7 @@ export async function measureAll(
           agreement: agreements.get(competitor) as Difference,
           ...pooled,
           ...(deployed === undefined ? {} : { deployedGzip: deployed }),
+          ...(prepare === undefined ? {} : { prepare }),
         });
       }
     }
@@ -104,7 +112,7 @@ export async function measureAll(
 /** Rows of all processes of one competitor, as one. */
 export function pool(
   reports: readonly ChildReport[],
-): Omit<Measurement, 'model' | 'macs' | 'threads' | 'competitor' | 'agreement' | 'deployedGzip'> {
+): Omit<Measurement, 'model' | 'macs' | 'threads' | 'competitor' | 'agreement' | 'deployedGzip' | 'prepare'> {
   const planned = reports.flatMap(({ plannedBytes }) => plannedBytes ?? []);
   return {
     wall: summarize(reports.flatMap((it) => it.wallMs)),

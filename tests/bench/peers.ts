@@ -36,6 +36,7 @@ export const ortWeb: Competitor = {
   nodeFlags: [],
   async prepare(model) {
     onnxFile(model);
+    return undefined;
   },
   async open(model, threads) {
     const ort = await import('onnxruntime-web');
@@ -63,6 +64,7 @@ export const ortNode: Competitor = {
   nodeFlags: [],
   async prepare(model) {
     onnxFile(model);
+    return undefined;
   },
   async open(model, threads) {
     const ort = (await import('onnxruntime-node')).default;

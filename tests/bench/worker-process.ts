@@ -2,10 +2,11 @@
  * The child process of one measurement: opens one model with one competitor, warms up, runs, and prints one line of
  * JSON (`ChildReport`) on stdout. Its only argument is a `ChildTask` as JSON.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import type { ChildReport, ChildTask } from './child-protocol.ts';
 import type { Runner } from './competitor.ts';
 import { findModel, type Outputs } from './models.ts';
+import { peakRss } from './peak-rss.ts';
 import { findCompetitor } from './registry.ts';
 import { bytesOf } from './weights.ts';
 
@@ -50,18 +51,4 @@ async function warmUp(runner: Runner, runs: number, ms: number): Promise<void> {
 
 function save(outputs: Outputs, folder: string): void {
   for (const [name, values] of Object.entries(outputs)) writeFileSync(`${folder}/${name}.f32`, bytesOf(values));
-}
-
-/**
- * Peak resident bytes of this process. Linux keeps the figure of `getrusage` across exec, so that a large parent would
- * count for its child; `VmHWM` starts anew.
- */
-function peakRss(): number {
-  try {
-    const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
-    if (line) return Number(line[1]) * 1024;
-  } catch {
-    // Not Linux.
-  }
-  return process.resourceUsage().maxRSS * 1024;
 }
