@@ -141,7 +141,12 @@ function declaration(source: StatementedNode & SourceFile, name: string): string
   // The first sentence says what it is; the rest stands in the types of heddle/runtime.
   for (const node of [found, ...('getMembers' in found ? found.getMembers() : [])])
     if ('getJsDocs' in node)
-      for (const doc of node.getJsDocs()) {
+      for (const [i, doc] of [...node.getJsDocs().entries()].reverse()) {
+        // The first comment of a file is the file's.
+        if (i < node.getJsDocs().length - 1) {
+          doc.remove();
+          continue;
+        }
         const [sentence] = /^.*?[.;:](?=\s|$)/s.exec(doc.getCommentText() ?? '') ?? [doc.getCommentText() ?? ''];
         doc.replaceWithText(`/** ${sentence.replace(/\s+/g, ' ').replace(/[;:]$/, '.')} */`);
       }

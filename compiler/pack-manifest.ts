@@ -37,7 +37,6 @@ class StepPacker {
         return [step.kernel, args, step.params, step.grid, step.chunk, step.label];
       }
       if ('loop' in step) return { ...step, steps: this.steps(step.steps) };
-      // biome-ignore lint/suspicious/noThenProperty: the manifest's name for the arm that runs; a step is never awaited
       if ('if' in step) return { ...step, then: this.steps(step.then), else: this.steps(step.else) };
       return step as unknown as PackedStep;
     });

@@ -2,6 +2,7 @@
 import type { Bundle } from './api.ts';
 import { HeddleError } from './error.ts';
 import { builtin, inNode } from './host.ts';
+import { unpackManifest } from './packed.ts';
 
 /** A file that is read once, from start to end. */
 export interface Reader {
@@ -131,7 +132,7 @@ export function sourceOf(source: string | URL | Bundle): Source {
     const base = folderUrl(source);
     return {
       hosted: true,
-      manifest: (signal) => readJson(new URL('manifest.json', base), signal),
+      manifest: async (signal) => unpackManifest(await readJson(new URL('manifest.json', base), signal)),
       open: (file, signal) => openUrl(new URL(file, base), signal),
     };
   }

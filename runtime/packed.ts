@@ -1,0 +1,54 @@
+/** Reads the short spelling of plans that the compiler writes into `manifest.json` (`compiler/pack-manifest.ts`). */
+import { HeddleError } from './error.ts';
+
+type Fields = Readonly<Record<string, unknown>>;
+type PackedBuffer = readonly [bytes: unknown, first: number, life: number];
+
+/**
+ * The manifest that was packed; one that is not packed stays as it is. What comes out is as untrusted as what went in.
+ *
+ * @throws HeddleError `manifest` when it is too malformed to be unpacked
+ */
+export function unpackManifest(json: unknown): unknown {
+  const manifest = json as { readonly packed?: unknown; readonly entries: Readonly<Record<string, Fields>> } | null;
+  if (manifest?.packed !== true) return json;
+  try {
+    const entries = Object.entries(manifest.entries).map(([name, plan]) => {
+      const buffers = (plan.buffers as readonly PackedBuffer[]).map(([bytes, from, life], i) => ({
+        bytes,
+        first: from + i,
+        last: from + i + life,
+      }));
+      return [name, { ...plan, buffers, steps: unpackSteps(plan.steps) }];
+    });
+    return { ...manifest, entries: Object.fromEntries(entries) as unknown };
+  } catch (cause) {
+    throw new HeddleError('manifest', 'manifest: its plans are malformed. Compile the bundle again.', { cause });
+  }
+}
+
+/** Buffers are numbered from the number of launches before, weights by the bytes between them. */
+function unpackSteps(all: unknown): unknown {
+  let launches = 0;
+  let weight = 0;
+  const address = (a: unknown): unknown => {
+    if (typeof a === 'number') return { b: a + launches };
+    if (!Array.isArray(a)) return a;
+    weight += a[0] as number;
+    return { w: weight };
+  };
+  const steps = (list: unknown): unknown =>
+    (list as readonly (Fields | readonly unknown[])[]).map((step) => {
+      if (Array.isArray(step)) {
+        const [kernel, packed, params, grid, chunk, label] = step as readonly unknown[];
+        const args = (packed as readonly unknown[]).map(address);
+        launches++;
+        return { kernel, args, params, grid, chunk, label };
+      }
+      const fields = Object.entries(step).map(([key, value]) => {
+        return [key, key === 'steps' || key === 'then' || key === 'else' ? steps(value) : value];
+      });
+      return Object.fromEntries(fields) as unknown;
+    });
+  return steps(all);
+}
