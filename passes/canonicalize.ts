@@ -6,10 +6,11 @@ import { isFloat, isInt, isUnsigned, roundTo, type Scalar, sizeOf } from '../ir/
 import { typeOf, type Value } from '../ir/graph.ts';
 import { nd } from '../ir/nd.ts';
 import { makeValue } from '../ir/op.ts';
+import { normalizeAxis } from '../ir/ops/check.ts';
 import { add, mul, select } from '../ir/ops/elementwise-binary.ts';
 import { cast, reciprocal, rsqrt } from '../ir/ops/elementwise-unary.ts';
 import { matmul } from '../ir/ops/linear.ts';
-import { concat, expand, reshape, slice, transpose } from '../ir/ops/shape.ts';
+import { concat, expand, reshape, slice, sliceAxis, transpose } from '../ir/ops/shape.ts';
 import { constant, scalar } from '../ir/ops/structural.ts';
 import * as s from '../ir/scalar.ts';
 import { asExpr, type Dim, dim, type Shape, sameDim, sameShape, sameType } from '../ir/type.ts';
@@ -73,10 +74,7 @@ function sliceOfConcat(v: Value): Value | undefined {
   return undefined;
 }
 
-const concatAxis = (v: Value): number => {
-  const axis = Number(v.attrs['axis']);
-  return axis < 0 ? axis + rankOf(v) : axis;
-};
+const concatAxis = (v: Value): number => normalizeAxis(Number(v.attrs['axis']), rankOf(v));
 
 /** Operands of a concatenation without nesting, without empty ones, neighbouring slices joined. */
 function concatParts(v: Value): Value[] {
@@ -112,6 +110,20 @@ function shorterConcat(v: Value): Value | undefined {
   if (parts.length === 1) return parts[0]!;
   const same = parts.length === v.inputs.length && parts.every((x, i) => x === v.inputs[i]);
   return same ? undefined : concat(parts, { axis: concatAxis(v) });
+}
+
+/** Rows at constant positions that are evenly spaced: a slice, without the axis where there is a single position. */
+function gatheredSlice(v: Value): Value | undefined {
+  const [x, indices] = [operand(v), literalOf(operand(v, 1))];
+  const axis = normalizeAxis(Number(v.attrs['axis']), rankOf(x));
+  const size = shapeOf(x)[axis];
+  if (!indices || indices.shape.length > 1 || indices.data.length === 0 || typeof size !== 'number') return undefined;
+  const at = Array.from(indices.data, (i) => (i < 0 ? i + size : i));
+  const [first, second = first! + 1] = at as [number, number?];
+  const step = second - first;
+  if (step === 0 || !at.every((i, n) => i === first + n * step && i >= 0 && i < size)) return undefined;
+  const rows = sliceAxis(x, axis, first, at.at(-1)! + Math.sign(step), step);
+  return indices.shape.length === 1 ? rows : reshape([rows], { shape: shapeOf(v) });
 }
 
 /** A result of `split` as the slice that it is. */
@@ -296,6 +308,7 @@ const IDENTITIES: Readonly<Record<string, readonly Identity[]>> = {
     { why: 'slice of one part', simplify: sliceOfConcat },
   ],
   concat: [{ why: 'fewer parts', simplify: shorterConcat }],
+  gather: [{ why: 'rows at known positions are a slice', simplify: gatheredSlice }],
   get: [{ why: 'a piece is a slice', simplify: pieceOfSplit }],
   pad: [
     {
