@@ -17,8 +17,8 @@ export interface Target {
   readonly lanes: 4;
   /** a·b + c in one instruction. */
   readonly fma: boolean;
-  readonly matmul: Tile;
-  readonly attention: Tile;
+  /** Of every product, attention's included. */
+  readonly tile: Tile;
   /** Rows of a matmul's left operand that one pass over a column panel covers, so that they stay in the L2 cache. */
   readonly rowBlock: number;
   /** Queries of one block of attention: their scores stay in the L1 cache. */
@@ -34,16 +34,14 @@ export const WASM_RELAXED: Target = {
   name: 'wasm',
   lanes: 4,
   fma: true,
-  matmul: { rows: 6, columns: 8, unroll: 2, fence: 'row' },
-  attention: { rows: 6, columns: 8, unroll: 1, fence: 'row' },
+  tile: { rows: 6, columns: 8, unroll: 2, fence: 'row' },
   rowBlock: 198,
   attentionRows: 24,
 };
 export const WASM_PLAIN: Target = {
   ...WASM_RELAXED,
   fma: false,
-  matmul: { rows: 2, columns: 16, unroll: 2, fence: 'step' },
-  attention: { rows: 4, columns: 8, unroll: 1, fence: 'row' },
+  tile: { rows: 2, columns: 16, unroll: 2, fence: 'step' },
 };
 
 /** Columns of one unit of a matmul's grid: a multiple of every tile, so that both variants share one plan. */

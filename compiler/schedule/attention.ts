@@ -127,8 +127,8 @@ class AttentionKernel {
     this.stride = Math.ceil(most(size.keys) / PANEL) * PANEL;
     this.scores = buffer('scores', 'f32', rows * this.stride, { space: 'local', access: 'readwrite' });
     this.inverse = buffer('inverse', 'f32', rows, { space: 'local', access: 'readwrite' });
-    const { attention } = cx.target;
-    this.tile = cx.buffers.scratch('tile', 'f32', attention.rows * attention.columns);
+    const { tile } = cx.target;
+    this.tile = cx.buffers.scratch('tile', 'f32', tile.rows * tile.columns);
     this.scale = (attrs.scale as number | undefined) ?? 1 / Math.sqrt(size.width.arg as number);
     this.softcap = attrs.softcap as number;
     this.mask = attrs.mask as Expr | undefined;
@@ -175,7 +175,7 @@ class AttentionKernel {
     at: { readonly b: Expr; readonly h: Expr; readonly first: Expr; readonly count: Expr; readonly base: Expr },
   ): void {
     const { keys, width } = this.size;
-    const { rows: tileRows, columns } = this.cx.target.attention;
+    const { rows: tileRows, columns } = this.cx.target.tile;
     const n = padded(keys);
     block.for('p', 0, ceildiv(n, columns), (p, body) =>
       columnGroup(body, mul(p, columns), n, columns, (group, column, wide) =>
@@ -188,7 +188,7 @@ class AttentionKernel {
             panels: this.keys,
             panel: add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL))),
             to: { buffer: this.scores, at: add(mul(sub(q.at(0), at.first), this.stride), column), stride: this.stride },
-            tile: this.cx.target.attention,
+            tile: this.cx.target.tile,
           }),
         ),
       ),
@@ -298,7 +298,7 @@ class AttentionKernel {
     const output = this.result(0);
     if (!output) return;
     const { keys, valueWidth } = this.size;
-    const { rows: tileRows, columns } = this.cx.target.attention;
+    const { rows: tileRows, columns } = this.cx.target.tile;
     block.for('p', 0, ceildiv(valueWidth, columns), (p, body) =>
       columnGroup(body, mul(p, columns), valueWidth, columns, (group, column, wide, valid) =>
         rowTiles(
@@ -319,7 +319,7 @@ class AttentionKernel {
               panels: this.values,
               panel: add(at.base, mul(floordiv(column, PANEL), mul(keys, PANEL))),
               to: { buffer: this.tile, at: literal(0), stride: columns },
-              tile: this.cx.target.attention,
+              tile: this.cx.target.tile,
             });
           },
           (line, q, i) => {

@@ -78,7 +78,7 @@ function leftAt(cx: ScheduleContext, p: Product, at: readonly Expr[], k: Expr): 
 }
 
 function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
-  const { rows: tileRows, columns } = cx.target.matmul;
+  const { rows: tileRows, columns } = cx.target.tile;
   const units = ceildiv(p.n, PANEL_COLUMNS);
   const { rowBlock } = cx.target;
   const blocks = ceildiv(p.m, rowBlock);
@@ -111,7 +111,7 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
                 panels,
                 panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
                 to: { buffer: scratch, at: literal(0), stride: columns },
-                tile: cx.target.matmul,
+                tile: cx.target.tile,
               }),
             (line, row, i) => {
               const coordinates = [...batch, ...rowAt(p, row)];
