@@ -74,7 +74,7 @@ function sliceOfConcat(v: Value): Value | undefined {
   return undefined;
 }
 
-const concatAxis = (v: Value): number => normalizeAxis(Number(v.attrs['axis']), rankOf(v));
+const concatAxis = (v: Value): number => normalizeAxis(Number(v.attrs.axis), rankOf(v));
 
 /** Operands of a concatenation without nesting, without empty ones, neighbouring slices joined. */
 function concatParts(v: Value): Value[] {
@@ -115,7 +115,7 @@ function shorterConcat(v: Value): Value | undefined {
 /** Rows at constant positions that are evenly spaced: a slice, without the axis where there is a single position. */
 function gatheredSlice(v: Value): Value | undefined {
   const [x, indices] = [operand(v), literalOf(operand(v, 1))];
-  const axis = normalizeAxis(Number(v.attrs['axis']), rankOf(x));
+  const axis = normalizeAxis(Number(v.attrs.axis), rankOf(x));
   const size = shapeOf(x)[axis];
   if (!indices || indices.shape.length > 1 || indices.data.length === 0 || typeof size !== 'number') return undefined;
   const at = Array.from(indices.data, (i) => (i < 0 ? i + size : i));
@@ -131,7 +131,7 @@ function pieceOfSplit(v: Value): Value | undefined {
   const from = operand(v);
   if (from.op.name !== 'split' || from.op.lower.kind !== 'decompose') return undefined;
   const pieces = from.op.lower.build(from.inputs, from.attrs) as readonly Value[];
-  return pieces[Number(v.attrs['index'])];
+  return pieces[Number(v.attrs.index)];
 }
 
 /** An elementwise op on unstretched operands where broadcasting gives the same type, and on plain numbers for constants. */
@@ -157,7 +157,7 @@ function unstretched(v: Value): Value | undefined {
 /** A fold that drops axes which a reshape puts back with size 1 keeps them instead. */
 function keptFold(v: Value): Value | undefined {
   const fold = operand(v);
-  if (fold.op.lower.kind !== 'reduce' || fold.attrs['keepdims'] !== false) return undefined;
+  if (fold.op.lower.kind !== 'reduce' || fold.attrs.keepdims !== false) return undefined;
   const kept = unlessRefused(() => makeValue(fold.op, fold.inputs, { ...fold.attrs, keepdims: true }));
   return kept && ifSameType(kept, v);
 }
@@ -171,7 +171,7 @@ function readTransposed(v: Value): Value | undefined {
   if (b.op !== transpose.def) return undefined;
   const perm = ints(b.attrs, 'perm');
   if (perm.at(-2) !== perm.length - 1) return undefined;
-  const attrs = { transposeA: v.attrs['transposeA'] === true, transposeB: v.attrs['transposeB'] !== true };
+  const attrs = { transposeA: v.attrs.transposeA === true, transposeB: v.attrs.transposeB !== true };
   return matmul([a, transpose([operand(b)], { perm: swapLast(perm) })], attrs);
 }
 
@@ -380,7 +380,7 @@ const IDENTITIES: Readonly<Record<string, readonly Identity[]>> = {
   clamp: [
     {
       why: 'no limits',
-      simplify: (v) => (v.attrs['min'] === -Infinity && v.attrs['max'] === Infinity ? operand(v) : undefined),
+      simplify: (v) => (v.attrs.min === -Infinity && v.attrs.max === Infinity ? operand(v) : undefined),
     },
   ],
   cast: [

@@ -31,7 +31,7 @@ export const dims = (attrs: Attrs, name: string): readonly Dim[] => attrs[name] 
 
 /** The elements of a constant. */
 export const literalOf = (value: Value): Nd | undefined =>
-  value.op.name === 'constant' ? (value.attrs['value'] as Nd) : undefined;
+  value.op.name === 'constant' ? (value.attrs.value as Nd) : undefined;
 
 const uniforms = new WeakMap<Nd, number | null>();
 const MOVES = new Set(['reshape', 'transpose', 'expand']);

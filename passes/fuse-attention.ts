@@ -47,11 +47,11 @@ function readProbabilities(from: Value): Probabilities | undefined {
 }
 
 function fuse(root: Value): ReturnType<Rule['apply']> {
-  if (root.attrs['transposeA'] === true) return undefined;
+  if (root.attrs.transposeA === true) return undefined;
   const probabilities = readProbabilities(root.inputs[0]!);
   if (!probabilities) return undefined;
   const weights = probabilities.softmax;
-  const axis = Number(weights.attrs['axis']);
+  const axis = Number(weights.attrs.axis);
   if (axis !== -1 && axis !== rankOf(weights) - 1)
     return miss('the softmax does not run over the keys, which are the last axis');
   const scores = readScores(weights.inputs[0]!);
@@ -88,11 +88,11 @@ class Fusion {
       masks.length > 0 && masks.every((m) => m.empty === 'nan') && biases.every((t) => isBounded(t.value));
     if (this.#scrubbed && !onlyEmpty)
       return miss('NaN of the softmax become zeros, and not only rows that a mask of −∞ hides make them');
-    const a = unscaled(stored(product.inputs[0]!, product.attrs['transposeA'] === true));
-    const b = unscaled(stored(product.inputs[1]!, product.attrs['transposeB'] !== true));
+    const a = unscaled(stored(product.inputs[0]!, product.attrs.transposeA === true));
+    const b = unscaled(stored(product.inputs[1]!, product.attrs.transposeB !== true));
     if (rankOf(b.value) < rankOf(a.value) && !leadOf(a.value).every(isOne))
       return miss('the keys are the same for every sample');
-    const v = stored(this.#root.inputs[1]!, this.#root.attrs['transposeB'] === true);
+    const v = stored(this.#root.inputs[1]!, this.#root.attrs.transposeB === true);
     let q = this.#spread(a.value, false);
     const [k, values] = sharedHeads(this.#spread(b.value, true), this.#spread(v, true), this.#heads);
     for (const m of multipliers) {
@@ -210,7 +210,7 @@ function batchAndHeads(leads: readonly Shape[]): readonly [Dim, Dim] {
   const widest = (length: number): Shape | undefined => {
     const all = leads.filter((l) => l.length === length);
     // Of shapes that broadcast against each other the largest one.
-    return all[0] && all[0].map((_, i) => all.map((l) => l[i]!).find((d) => !isOne(d)) ?? 1);
+    return all[0]?.map((_, i) => all.map((l) => l[i]!).find((d) => !isOne(d)) ?? 1);
   };
   const [two, one] = [widest(2), widest(1)];
   if (two) return [two[0]!, two[1]!];

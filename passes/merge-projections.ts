@@ -62,12 +62,12 @@ class Merger {
   #groups(): Linear[][] {
     const groups = new Map<Value, Map<boolean, Linear[]>>();
     for (const v of graphValues(this.#graph)) {
-      if (!is(v, matmul) || v.attrs['transposeA'] === true) continue;
+      if (!is(v, matmul) || v.attrs.transposeA === true) continue;
       const [x, weight] = v.inputs as [Value, Value];
       if (rankOf(weight) !== 2 || !this.#statics.has(weight) || this.#statics.has(x)) continue;
       const byOrder = groups.get(x) ?? new Map<boolean, Linear[]>();
       groups.set(x, byOrder);
-      const transposed = v.attrs['transposeB'] === true;
+      const transposed = v.attrs.transposeB === true;
       byOrder.set(transposed, [...(byOrder.get(transposed) ?? []), this.#linear(v)]);
     }
     return [...groups.values()].flatMap((g) => [...g.values()]);
@@ -88,11 +88,10 @@ class Merger {
 
   /** The groups that read each weight, by the weights that they read it with. */
   #sharedBy(groups: readonly (readonly Linear[])[]): ReadonlyMap<Value, ReadonlySet<string>> {
-    const ids = new Map<Value, number>();
-    const id = (v: Value): number => ids.get(v) ?? (ids.set(v, ids.size), ids.size - 1);
+    const ids = new Map([...this.#statics].map((v, i) => [v, i]));
     const sharing = new Map<Value, Set<string>>();
     for (const group of groups) {
-      const key = group.map((m) => id(m.product.inputs[1]!)).join();
+      const key = group.map((m) => ids.get(m.product.inputs[1]!)).join();
       for (const m of group) {
         const weight = m.product.inputs[1]!;
         sharing.set(weight, (sharing.get(weight) ?? new Set()).add(key));
@@ -126,7 +125,7 @@ class Merger {
 function merge(members: readonly Linear[]): Map<Linear, Value> {
   const [first] = members as [Linear];
   const [x] = first.product.inputs as [Value];
-  const transposeB = first.product.attrs['transposeB'] === true;
+  const transposeB = first.product.attrs.transposeB === true;
   const weights = members.map((m) => m.product.inputs[1]!);
   const origin = { loc: first.root.loc };
   let all = matmul([x, concat(weights, { axis: transposeB ? 0 : 1 })], { transposeB }, origin);
@@ -143,7 +142,7 @@ function merge(members: readonly Linear[]): Map<Linear, Value> {
   );
 }
 
-const weightName = (v: Value): string => (is(v, param) ? `"${String(v.attrs['name'])}"` : describe(v));
+const weightName = (v: Value): string => (is(v, param) ? `"${String(v.attrs.name)}"` : describe(v));
 const columnsOf = (m: Linear): number => shapeOf(m.product).at(-1) as number;
 
 /** The bias as a vector; zeros where a member has none. */

@@ -49,7 +49,7 @@ const activations = [
 /** The one axis that a fold which keeps its axes runs over; undefined when there are several or they are dropped. */
 function foldAxis(fold: Value): number | undefined {
   const axes = normalizeAxes(ints(fold.attrs, 'axes'), rankOf(fold.inputs[0]!));
-  return axes.length === 1 && fold.attrs['keepdims'] === true ? axes[0] : undefined;
+  return axes.length === 1 && fold.attrs.keepdims === true ? axes[0] : undefined;
 }
 /** The axis that every fold between the root and `from` runs over; undefined when they differ. */
 function foldedAxis(root: Value, from: Value): number | undefined {
@@ -96,7 +96,7 @@ function lineVector(v: Value, of: Value): Value | undefined {
 const NOT_LAST = miss('the axis is not the last one');
 const lastAxis = (root: Value, from: Value, build: () => Value): Value | Miss =>
   isLast(foldedAxis(root, from), from) ? build() : NOT_LAST;
-const epsOf = (v: Value): number => Number(v.attrs['eps']);
+const epsOf = (v: Value): number => Number(v.attrs.eps);
 /** A normalisation with that many operands. */
 const taking = (op: typeof layerNorm | typeof rmsNorm, operands: number, name: 'normed') =>
   where(any(name), (v) => is(v, op) && v.inputs.length === operands);
@@ -176,7 +176,7 @@ const means = [
       const count = sizes.reduce((n, d) => n * d, 1);
       const given = 'count' in captures ? captures.count : 1 / captures.inverse;
       if (!near(given, count)) return undefined;
-      return reduceMean([captures.x], { axes, keepdims: fold.attrs['keepdims'] === true });
+      return reduceMean([captures.x], { axes, keepdims: fold.attrs.keepdims === true });
     },
   ),
 ];

@@ -78,7 +78,7 @@ export class Validator {
   }
 }
 
-const inputName = (v: Value): string => String(v.attrs['name']);
+const inputName = (v: Value): string => String(v.attrs.name);
 
 /** 2, 3, 4, … for the symbols of the inputs, moved into each one's range. */
 function smallSizes(graph: Graph): Record<string, number> {

@@ -276,7 +276,7 @@ test('attention of the zoo passes through unchanged', (t) => {
   for (const name of ['vit-s16', 'gpt2'] as const)
     for (const [entry, before] of Object.entries(zoo(name).entries)) {
       const after = runPasses(before, pipelineFor());
-      t.is(census(after)['attention'], 12, `${name} ${entry}`);
+      t.is(census(after).attention, 12, `${name} ${entry}`);
       t.is(countMacs(after), countMacs(before), `${name} ${entry}`);
       t.is(runPasses(after, pipelineFor()), after, `${name} ${entry}`);
     }
