@@ -430,6 +430,30 @@ test('every element type passes through reductions, norms, products and movement
   }
 });
 
+test('products whose operands have symbolic strides', (t) => {
+  const [x, y] = [given('x', 'f32', 2, 5, N), given('y', 'f32', N, 5, 2)];
+  const tripled = op('concat', [x, x, x], { axis: 2 });
+  const turned = op('transpose', [y], { perm: [2, 0, 1] });
+  const g = graphOf(
+    [x, y],
+    op('matmul', [tripled, tripled], { transposeA: true }),
+    op('matmul', [x, turned], { transposeA: true, transposeB: true }),
+    op('matmul', [turned, tripled]),
+  );
+  const compiled = compileGraph(g);
+  for (const n of [0, 1, 3, 8, 19]) {
+    const inputs = randomInputs(g, n);
+    const want = evaluate(g, { inputs });
+    for (const engine of ENGINES.filter((e) => n > 0 || e.startsWith('wasm')))
+      for (const [name, expected] of Object.entries(want))
+        t.is(
+          difference(compiled.run(engine, inputs)[name], expected, exact),
+          undefined,
+          `n = ${n}, ${engine}, ${name}`,
+        );
+  }
+});
+
 test('regions that differ only in their operands share kernels', (t) => {
   const [x, y, z] = [given('x', 'f32', 4, N), given('y', 'f32', 4, N), given('z', 'f32', 4, 7)];
   const outputs = [x, y, z].map((v) => op('neg', [op('softmax', [v])]));
