@@ -102,6 +102,7 @@ function showRemarks(remarks: readonly Remark[], options: Options): void {
   const pass = typeof options.remarks === 'string' ? readPass(options.remarks) : undefined;
   const shown = remarks.filter((remark) => pass === undefined || remark.pass === pass).map(remarkReport);
   if (options.json) printJson(shown);
+  else if (shown.length === 0) process.stderr.write('no remarks\n');
   else print(shown.map(({ pass: name, kind, at, why }) => `${name}: ${kind} at ${at}: ${why}`).join('\n'));
 }
 

@@ -1,7 +1,6 @@
 /** `heddle inspect` */
 import type { Command } from 'commander';
 import { countParameters } from '../../frontends/dsl/index.ts';
-import { nameValues } from '../../frontends/dsl/source.ts';
 import type { Graph } from '../../ir/graph.ts';
 import { graphValues, typeOf } from '../../ir/graph.ts';
 import { countMacs } from '../../ir/macs.ts';
@@ -41,8 +40,7 @@ interface EntrySummary {
 }
 
 async function run(source: string, options: ModelOptions): Promise<void> {
-  const { model: loaded } = await loadSource(source, options);
-  const model = await nameValues(loaded);
+  const { model } = await loadSource(source, options);
   const at = defaultSizes(model, options.dim);
   const narrow = narrowModel(model, options.dim);
   const entries = Object.entries(narrow.entries).map(([name, graph]) => summarise(name, graph, at));

@@ -6,7 +6,7 @@ import { defaultEntry } from '../../runtime/session.ts';
 import type { ImageOptions } from './images.ts';
 import { collect, readCount, readNumbers } from './options.ts';
 import { readBundleManifest } from './stored.ts';
-import { countText, print, printJson } from './terminal.ts';
+import { countText, print, printJson, usage } from './terminal.ts';
 import { asInputs, outputsJson, readInputs, writeOutput } from './values.ts';
 
 interface Options {
@@ -54,8 +54,10 @@ Examples:
 async function run(folder: string, options: Options): Promise<void> {
   const manifest = await readBundleManifest(folder);
   const entry = options.entry ?? defaultEntry(manifest);
-  const ports = manifest.entries[entry]?.inputs ?? [];
-  const inputs = readInputs(options.input, ports, imageOf(options));
+  const plan = manifest.entries[entry];
+  if (!plan)
+    return usage(`${folder} has no entry "${entry}"`, `its entries are ${Object.keys(manifest.entries).join(', ')}`);
+  const inputs = readInputs(options.input, plan.inputs, imageOf(options));
   const session = await open(folder, options.threads === undefined ? {} : { threads: options.threads });
   try {
     const from = performance.now();
