@@ -41,9 +41,15 @@ export interface TileRows {
   at(i: number): Expr;
 }
 
+/** One tile of rows while it is written: `at(i)` is the number of its row i, for i < `rows`. */
+export interface TileRows {
+  readonly rows: number;
+  at(i: number): Expr;
+}
+
 /**
- * All rows in tiles of `tileRows`; where they do not divide, the last tile starts early and writes some rows again with
- * the same values (so results must not overwrite operands). Fewer rows than one tile go one by one.
+ * All rows in tiles of `tileRows`. One or two rows that are left go as a pair, more as a full tile that starts early and
+ * writes some rows again with the same values (so results must not overwrite operands).
  * @param total rows that exist: lets arithmetic on row numbers simplify
  * @param product computes a tile; written once for each tile size
  * @param finish called for each row of the tile after it, with the row's number in the tile; written once
@@ -56,25 +62,38 @@ export function rowTiles(
   finish?: (block: Block, row: Expr, i: Expr) => void,
 ): void {
   const { first, count, total } = range;
-  const wide = ge(count, tileRows);
-  const rows = select(wide, literal(tileRows), 1);
-  const size = block.let('size', rows);
-  block.for('t', 0, select(wide, ceildiv(count, tileRows), count), (t, body) => {
-    const start = body.let('start', add(first, min(mul(t, size), sub(count, size))));
-    const write = (some: Block, n: number): void => {
-      const row = variable('row', 'i32', 1, { from: 0, to: sub(total, n - 1) });
-      some.stmts.push({ kind: 'let', v: row, value: start });
-      product(some, { rows: n, at: (i) => add(row, i) });
+  const pair = Math.min(2, tileRows);
+  const slack = pair < tileRows ? tileRows - pair - 1 : tileRows - 1;
+  const full = block.let('full', select(ge(count, tileRows), floordiv(add(count, slack), tileRows), 0));
+  const covered = block.let('covered', min(mul(full, tileRows), count));
+  const small = select(ge(count, pair), literal(pair), 1);
+  const tiles = add(full, ceildiv(sub(count, covered), pair));
+  block.for('t', 0, tiles, (t, body) => {
+    const wide = lt(t, full);
+    const size = body.let('size', select(wide, literal(tileRows), small));
+    const start = select(wide, mul(t, tileRows), add(covered, mul(sub(t, full), pair)));
+    const from = body.let('start', add(first, min(start, sub(count, size))));
+    const write = (some: Block, rows: number): void => {
+      const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
+      some.stmts.push({ kind: 'let', v: row, value: from });
+      product(some, { rows, at: (i) => add(row, i) });
     };
     body.if(
       wide,
-      (full) => write(full, tileRows),
-      (few) => write(few, 1),
+      (some) => write(some, tileRows),
+      (rest) =>
+        pair < tileRows
+          ? rest.if(
+              ge(count, pair),
+              (some) => write(some, pair),
+              (one) => write(one, 1),
+            )
+          : write(rest, 1),
     );
     if (!finish) return;
     body.for('i', 0, size, (i, line) => {
       const row = variable('row', 'i32', 1, { from: 0, to: total });
-      line.stmts.push({ kind: 'let', v: row, value: add(start, i) });
+      line.stmts.push({ kind: 'let', v: row, value: add(from, i) });
       finish(line, row, i);
     });
   });
@@ -133,8 +152,8 @@ export interface Left {
   readonly step: Expr;
 }
 
-/** Steps of k in one turn of a tile of a single row: each has accumulators of its own, so that none waits. */
-const ROW_STEPS = 2;
+/** A tile with at most so many accumulators keeps a set for each step of an unrolled turn, so that no sum waits. */
+const FEW = 4;
 
 /**
  * Writes Σ over k of left · right for one register tile: a routine, since all products of a bundle with the same tile
@@ -175,7 +194,8 @@ function accumulate(
 ): readonly (readonly Expr[])[] {
   const { dtype } = t.panels;
   const vectors = t.columns / 4;
-  const [unroll, sets] = t.rows === 1 ? [ROW_STEPS, ROW_STEPS] : [t.tile.unroll, 1];
+  const { unroll } = t.tile;
+  const sets = t.rows * vectors <= FEW ? unroll : 1;
   const fence = t.rows === 1 ? 'none' : t.tile.fence;
   const acc = Array.from({ length: sets }, () =>
     Array.from({ length: t.rows }, (_, i) =>
