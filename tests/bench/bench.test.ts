@@ -9,7 +9,7 @@ import { bert, findModel, inputsOf, MATMUL_NAMES, MODEL_NAMES, matmul, onnxGraph
 import { ratioOf } from './ratio.ts';
 import { difference, quantile, summarize } from './stats.ts';
 import { digits, gflops, markdownTable, renderResults } from './table.ts';
-import { verdicts } from './targets.ts';
+import { firstResultVerdict, verdicts } from './targets.ts';
 import { seededWeights, type WeightSource } from './weights.ts';
 
 const TINY_VIT = vit('tiny-vit', { image: 6, patch: 2, width: 12, layers: 2, heads: 3, mlp: 20, classes: 5 });
@@ -90,7 +90,10 @@ test('the report has a row for each measurement, with ratios and a dash where th
     rounds: 3,
   };
   const names = { baseline: 'slow', reference: 'slow' };
-  const text = renderResults([row('slow', 1, 100), row('fast', 1, 40, 20), row('fast', 2, 20, 40)], environment, names);
+  const rows = [row('slow', 1, 100), row('fast', 1, 40, 20), row('fast', 2, 20, 40)];
+  const text = renderResults(rows, environment, names, [
+    firstResultVerdict({ count: 3, min: 250, p20: 270, median: 310 }),
+  ]);
   t.true(text.includes('Node 20.20.0 (V8 11.3);\nonnxruntime-web 1.30.0. f32'));
   t.true(
     text.includes(
@@ -98,6 +101,7 @@ test('the report has a row for each measurement, with ratios and a dash where th
     ),
   );
   t.true(text.includes('| m | 2 | fast | 20.0 / 20.0 / 20.0 | 40.0 | 100 | – | 3.00 | 4.00 | 7 | – | 1e-7 |'));
+  t.true(text.includes('| import to first result | perceptron | 1 | heddle | ≤ 300 ms | 310 ms (best 250) | **no** |'));
   t.false(text.includes('Matrix products'));
 });
 

@@ -7,10 +7,12 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { projectRoot } from '../support/project.ts';
+import { measureFirstResult } from './first-result.ts';
 import { measureAll } from './measure.ts';
 import { findModel, MATMUL_NAMES, MODEL_NAMES } from './models.ts';
 import { BASELINE, COMPETITORS, findCompetitor, REFERENCE } from './registry.ts';
 import { type Environment, renderResults } from './table.ts';
+import { firstResultVerdict, verdicts } from './targets.ts';
 
 const HELP = `npm run bench -- [flags]
   --models A,B        ${MODEL_NAMES.join(', ')} (default: all), any product of --matmul by name, or none
@@ -58,16 +60,21 @@ async function main(): Promise<void> {
 
   const plan = { models, threads, rounds, quick: flags.quick, tolerance };
   const rows = await measureAll(plan, competitors, REFERENCE, (line) => console.error(line));
+  const tiny = models.length > 0 ? [firstResultVerdict(await measureFirstResult(rounds))] : [];
+  const promises = [...verdicts(rows, BASELINE.name), ...tiny];
   const environment = describe(rounds);
   const names = { baseline: BASELINE.name, reference: REFERENCE.name };
-  const text = renderResults(rows, environment, names);
+  const text = renderResults(rows, environment, names, promises);
   console.log(text);
 
   if (flags.quick && flags.out === undefined) return;
   const folder = flags.out === undefined ? join(projectRoot, 'tests', 'bench') : resolve(flags.out);
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'results.md'), text);
-  writeFileSync(join(folder, 'results.json'), `${JSON.stringify({ environment, ...names, rows }, null, 2)}\n`);
+  writeFileSync(
+    join(folder, 'results.json'),
+    `${JSON.stringify({ environment, ...names, rows, promises }, null, 2)}\n`,
+  );
 }
 
 function count(flag: string, text: string): number {

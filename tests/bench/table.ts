@@ -1,6 +1,6 @@
 import type { Measurement } from './measure.ts';
 import { type Ratio, ratioOf } from './ratio.ts';
-import { type Verdict, verdicts } from './targets.ts';
+import type { Verdict } from './targets.ts';
 
 /** Where and when the numbers were taken. */
 export interface Environment {
@@ -28,8 +28,13 @@ export interface ReportNames {
   readonly reference: string;
 }
 
-/** The report: what was measured where, then a table of whole models and one of single products. */
-export function renderResults(rows: readonly Measurement[], environment: Environment, names: ReportNames): string {
+/** The report: what was measured where, then tables of whole models, of what was promised, and of single products. */
+export function renderResults(
+  rows: readonly Measurement[],
+  environment: Environment,
+  names: ReportNames,
+  promises: readonly Verdict[],
+): string {
   const { baseline, reference } = names;
   const { cpu, cores, memoryGiB, platform, node, v8, packages, rounds, date } = environment;
   const versions = Object.entries(packages).map(([name, version]) => `${name} ${version}`);
@@ -50,7 +55,6 @@ export function renderResults(rows: readonly Measurement[], environment: Environ
     ].join('\n'),
   ];
   if (models.length > 0) parts.push('## Whole models', modelTable(models, rows, baseline));
-  const promises = verdicts(rows, baseline);
   if (promises.length > 0) parts.push('## Promises', verdictTable(promises));
   if (products.length > 0) parts.push('## Matrix products (M×K×N)', matmulTable(products, rows, baseline));
   return `${parts.join('\n\n')}\n`;

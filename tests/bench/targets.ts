@@ -1,5 +1,6 @@
 import type { Measurement } from './measure.ts';
 import { ratioOf } from './ratio.ts';
+import type { Summary } from './stats.ts';
 
 /** What was promised of one row, and what was measured. */
 export interface Verdict {
@@ -28,6 +29,24 @@ const DEPLOYED_BYTES = 30_000;
 /** Compilation of one model, its weights packed and everything written. */
 const COMPILE_MS = 5000;
 const COMPILE_BYTES = 1.5e9;
+
+/** From importing the compiler to the first result of a tiny model. */
+const FIRST_RESULT_MS = 300;
+
+export function firstResultVerdict({ median, min }: Summary): Verdict {
+  const measured = `${median.toFixed(0)} ms (best ${min.toFixed(0)})`;
+  const promised = `≤ ${FIRST_RESULT_MS} ms`;
+  const reached = median <= FIRST_RESULT_MS;
+  return {
+    what: 'import to first result',
+    model: 'perceptron',
+    threads: 1,
+    competitor: 'heddle',
+    promised,
+    measured,
+    reached,
+  };
+}
 
 /** Compares rows with what the project promises; rows without a promise, or without their baseline, are left out. */
 export function verdicts(rows: readonly Measurement[], baseline: string): Verdict[] {
