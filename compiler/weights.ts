@@ -14,10 +14,7 @@ import type { WeightLayout } from './region.ts';
 /** Columns of one panel; see `schedule/matmul.ts`. */
 const PANEL = 8;
 const ALIGN = 64;
-/**
- * Bytes of one checksum block. The runtime holds four of them while it loads (two read, two copied to be hashed), which
- * asks for small ones; each costs 32 bytes of manifest that no compression shortens, which asks for large ones.
- */
+/** Bytes that are hashed at a time: the runtime holds four such blocks while it loads (two read, two copied). */
 const BLOCK = 3 << 20;
 
 type Data = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
@@ -80,14 +77,10 @@ export class WeightPlan implements WeightPlaces {
       const halved = storage === 'f16' && p.dtype === 'f32' ? toHalf(packed as Float32Array) : packed;
       bytes.set(new Uint8Array(halved.buffer, halved.byteOffset, halved.byteLength), places[i]!);
     }
-    const sha256: string[] = [];
-    for (let from = 0; from < total; from += BLOCK)
-      sha256.push(
-        createHash('sha256')
-          .update(bytes.subarray(from, from + BLOCK))
-          .digest('hex'),
-      );
-    return { bytes, info: { file, bytes: total, memory: this.bytes, segments, block: BLOCK, sha256 } };
+    const sha256 = (part: Uint8Array | string): string => createHash('sha256').update(part).digest('hex');
+    let hashes = '';
+    for (let from = 0; from < total; from += BLOCK) hashes += sha256(bytes.subarray(from, from + BLOCK));
+    return { bytes, info: { file, bytes: total, memory: this.bytes, segments, block: BLOCK, sha256: sha256(hashes) } };
   }
 }
 

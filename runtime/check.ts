@@ -178,12 +178,10 @@ function weightsInfo(value: unknown, at: string): void {
     memory: natural,
     segments: list(shape({})),
     block: nat(MAX_BLOCK, 64),
-    sha256: list(hash),
+    sha256: hash,
   })(value, at);
   const info = value as Manifest['weights'];
   if (info.block % 64 !== 0) fail(`${at}.block`, info.block, 'a multiple of 64');
-  const blocks = Math.ceil(info.bytes / info.block);
-  if (info.sha256.length !== blocks) fail(`${at}.sha256.length`, info.sha256.length, `${blocks}, one per block`);
   list((each, where) => {
     shape({ from: natural, bytes: natural, to: natural })(each, where);
     const { from, bytes, to, stored } = each as (typeof info.segments)[number];

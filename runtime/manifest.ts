@@ -117,9 +117,10 @@ export interface WeightsInfo {
   /** Bytes in memory after widening; segments are aligned to 64. */
   readonly memory: number;
   readonly segments: readonly WeightSegment[];
-  /** Hex SHA-256 of each consecutive block of `block` bytes of the file, the last one shorter. */
+  /** Bytes of the file that are hashed at a time, the last block shorter. */
   readonly block: number;
-  readonly sha256: readonly string[];
+  /** Hex SHA-256 of the hex SHA-256s of all blocks in a row: one hash for the whole file, made while it is read. */
+  readonly sha256: string;
 }
 
 /** One compiled module; both variants export the same functions `k0, k1, …`. */

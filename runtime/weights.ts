@@ -43,7 +43,7 @@ function place(segment: WeightSegment, block: Uint8Array<ArrayBuffer>, start: nu
  *
  * @param memory    `info.memory` bytes, at an address that is a multiple of 4
  * @param progress  called with the bytes read so far
- * @throws HeddleError `integrity` naming the file and the block; `source`; or the signal's reason
+ * @throws HeddleError `integrity` naming the file; `source`; or the signal's reason
  */
 export async function loadWeights(
   source: Source,
@@ -76,6 +76,7 @@ export async function loadWeights(
     new HeddleError('integrity', `weights ${info.file}: ${why}. Copy or download the file again.`);
   const reader = await source.open(info.file, signal);
   const blocks = Math.ceil(info.bytes / size);
+  const hashes: string[] = [];
   /** Begins to read block `i` into its slot, once the slot is free. */
   const read = async (i: number): Promise<number> => {
     if (i >= blocks) return 0;
@@ -93,8 +94,7 @@ export async function loadWeights(
         throw bad(`ends after ${start + got} bytes; the manifest says ${info.bytes}`);
       }
       slot.checked = sha256(block).then((hash) => {
-        if (hash === info.sha256[i]) return;
-        throw bad(`block ${i} (bytes ${start} to ${start + got - 1}) does not have the hash in the manifest`);
+        hashes[i] = hash;
       });
       slot.checked.catch(() => {});
       next = read(i + 1);
@@ -106,6 +106,9 @@ export async function loadWeights(
       progress(start + got);
     }
     for (const slot of ring) await slot.checked;
+    if ((await sha256(new TextEncoder().encode(hashes.join('')))) !== info.sha256) {
+      throw bad('the bytes do not have the hash in the manifest');
+    }
     signal.throwIfAborted();
     if ((await reader.fill(new Uint8Array(1))) > 0) {
       throw bad(`is longer than the ${info.bytes} bytes that the manifest says`);

@@ -113,7 +113,7 @@ const spoiled: readonly (readonly [string, (files: Map<string, Uint8Array>) => v
   [
     'a flipped bit in the third block',
     (f) => (f.get('weights.bin')![300]! ^= 1),
-    /weights.bin: block 2 \(bytes 256 to 383\)/,
+    /weights.bin: the bytes do not have the hash/,
   ],
   ['a short weight file', (f) => f.set('weights.bin', ramp(999)), /weights.bin: ends after 999 bytes; .* 1000/],
   ['an empty weight file', (f) => f.set('weights.bin', ramp(0)), /weights.bin: ends after 0 bytes/],
@@ -180,8 +180,7 @@ const hostile: readonly (readonly [string, (manifest: Mutable<Manifest>) => void
   ['a fraction', (m) => (m.weights.segments[0]!.from = 0.5), /from is 0.5/],
   ['more weights than a memory holds', (m) => (m.weights.memory = 2 ** 33), /weights.memory/],
   ['a block of nothing', (m) => (m.weights.block = 0), /weights.block is 0/],
-  ['too few hashes', (m) => m.weights.sha256.pop(), /sha256.length is 7, not 8/],
-  ['a hash that is none', (m) => (m.weights.sha256[0] = 'zz'), /sha256\[0\]/],
+  ['a hash that is none', (m) => (m.weights.sha256 = 'zz'), /weights.sha256 is "zz"/],
   ['a buffer that does not exist', (m) => (first(m).inputs[0]!.buffer = 3), /inputs\[0\].buffer is 3/],
   [
     'an address of no buffer',

@@ -201,7 +201,7 @@ export function handBundle(options: HandOptions): Bundle & { readonly files: Map
       memory: options.memory ?? weights.length,
       segments: options.segments ?? [whole],
       block,
-      sha256: hashes,
+      sha256: sha256(new TextEncoder().encode(hashes.join(''))),
     },
     wasm: {
       plain: wasmFile('kernels.wasm', false, files),
