@@ -1,5 +1,6 @@
 /** A compiled model in memory: its manifest, its files, and how it came about. */
 import { createHash, randomUUID } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CompileError, fail } from '../ir/diagnostic.ts';
@@ -8,7 +9,6 @@ import type { CompiledEntry } from './entry.ts';
 import { loaderSource, loaderTypes, runtimeFiles } from './loader.ts';
 import { packManifest } from './pack-manifest.ts';
 import { type CompileReport, entryReport, fileReports, remarkReport } from './report.ts';
-import type { WasmModule } from './wasm.ts';
 
 export interface BundleParts {
   readonly manifest: Manifest;
@@ -20,7 +20,6 @@ export interface BundleParts {
   /** The size of each symbol at which things are counted. */
   readonly at: Readonly<Record<string, number>>;
   readonly kernels: number;
-  readonly modules: { readonly plain: WasmModule; readonly relaxed: WasmModule };
 }
 
 /** What `compile` makes. It is immutable, and what `open` of `heddle/runtime` takes as a bundle in memory. */
@@ -30,7 +29,6 @@ export class Bundle {
   readonly files: ReadonlyMap<string, Uint8Array>;
   readonly entries: readonly CompiledEntry[];
   readonly at: Readonly<Record<string, number>>;
-  readonly modules: BundleParts['modules'];
   private readonly parts: BundleParts;
   private written: Promise<ReadonlyMap<string, Uint8Array>> | undefined;
 
@@ -40,7 +38,6 @@ export class Bundle {
     this.files = parts.files;
     this.entries = parts.entries;
     this.at = parts.at;
-    this.modules = parts.modules;
   }
 
   static describe(file: string, module: { readonly bytes: Uint8Array; readonly memoryFlagAt: number }): WasmFile {
@@ -153,6 +150,11 @@ export class StagedBundle {
       if (error instanceof CompileError || !(error instanceof Error && 'syscall' in error)) throw error;
       fail('file', `${this.shown}: cannot write the bundle: ${error.message}`);
     }
+  }
+
+  /** Leaves nothing behind, at once: for a process that is told to end. */
+  removeNow(): void {
+    rmSync(this.temporary, { recursive: true, force: true });
   }
 
   /** Leaves nothing behind. */

@@ -10,7 +10,7 @@ import { FORMAT, type Manifest } from '../runtime/manifest.ts';
 import { Bundle } from './bundle.ts';
 import { decompose } from './decompose.ts';
 import type { CompiledEntry, ScheduledEntry } from './entry.ts';
-import { KernelList } from './kernel-list.ts';
+import { KernelList, type PrintedKernels } from './kernel-list.ts';
 import { defaultSizes, narrowModel, type SizeBounds } from './narrow.ts';
 import { partition } from './partition.ts';
 import { planEntry } from './plan.ts';
@@ -31,6 +31,8 @@ export interface PassOptions {
   readonly stopAfter?: number | undefined;
   /** Sees the graph of each entry after each pass. */
   readonly observe?: ((entry: string, pass: Pass, graph: Graph) => void) | undefined;
+  /** Called when each stage begins. */
+  readonly onPhase?: ((phase: CompilePhase) => void) | undefined;
 }
 
 export interface CompileOptions extends PassOptions {
@@ -39,8 +41,6 @@ export interface CompileOptions extends PassOptions {
   readonly target?: 'wasm' | undefined;
   /** How floats stand in the weight file; f16 is widened at load. Default `f32`. */
   readonly storage?: 'f32' | 'f16' | undefined;
-  /** Called when each stage begins. */
-  readonly onPhase?: ((phase: CompilePhase) => void) | undefined;
 }
 
 /**
@@ -51,26 +51,14 @@ export interface CompileOptions extends PassOptions {
  *   `range` for `symbols` that the model does not have
  */
 export function compile(model: Model, options: CompileOptions): Bundle {
-  const { weights: store, storage = 'f32', target = 'wasm', symbols, onPhase } = options;
+  const { weights: store, storage = 'f32', target = 'wasm', onPhase } = options;
   if (target !== 'wasm')
     fail('unsupported', `target "${String(target)}" is not known`, { help: 'known targets: wasm' });
   requireNames(model, store);
-  onPhase?.('passes');
-  const narrow = narrowModel(model, symbols ?? {});
-  const optimised = Object.entries(narrow.entries).map(([name, graph]) => optimise(name, graph, options));
-  onPhase?.('kernels');
-  const scheduled = optimised.map(scheduleEntry);
-  const list = new KernelList();
-  for (const { relaxed, plain } of scheduled) list.add(relaxed, plain);
-  const printed = list.print();
-  const plan = new WeightPlan();
-  const entries = scheduled.map(
-    (entry): CompiledEntry => ({ ...entry, plan: planEntry(entry.relaxed, plan, printed.numberOf) }),
-  );
+  const { entries, kernels, weights, at } = lowerModel(model, options);
   onPhase?.('weights');
-  const packed = plan.write(store, storage, 'weights.bin');
-  const { plain, relaxed } = printed;
-  const at = defaultSizes(model, symbols);
+  const packed = weights.write(store, storage, 'weights.bin');
+  const { plain, relaxed } = kernels;
   const files = new Map<string, Uint8Array>([
     ['kernels.wasm', plain.bytes],
     ['kernels.relaxed.wasm', relaxed.bytes],
@@ -85,16 +73,34 @@ export function compile(model: Model, options: CompileOptions): Bundle {
     selftest: [],
     macs: Object.fromEntries(entries.map((e) => [e.name, macsByLabel(e.relaxed, at)])),
   };
-  return new Bundle({
-    manifest,
-    files,
-    entries,
-    target,
-    doc: model.doc ?? '',
-    at,
-    kernels: printed.count,
-    modules: { plain, relaxed },
-  });
+  return new Bundle({ manifest, files, entries, target, doc: model.doc ?? '', at, kernels: kernels.count });
+}
+
+/** A model on its way to a bundle, before its weights are touched. */
+export interface LoweredModel {
+  readonly entries: readonly CompiledEntry[];
+  readonly kernels: PrintedKernels;
+  /** Where the weights will stand. */
+  readonly weights: WeightPlan;
+  readonly at: Readonly<Record<string, number>>;
+}
+
+/** Everything of a compilation that needs no weights. @throws CompileError as `compile` does */
+export function lowerModel(model: Model, options: PassOptions): LoweredModel {
+  const { symbols = {}, onPhase } = options;
+  onPhase?.('passes');
+  const narrow = narrowModel(model, symbols);
+  const optimised = Object.entries(narrow.entries).map(([name, graph]) => optimise(name, graph, options));
+  onPhase?.('kernels');
+  const scheduled = optimised.map(scheduleEntry);
+  const list = new KernelList();
+  for (const { relaxed, plain } of scheduled) list.add(relaxed, plain);
+  const kernels = list.print();
+  const weights = new WeightPlan();
+  const entries = scheduled.map(
+    (entry): CompiledEntry => ({ ...entry, plan: planEntry(entry.relaxed, weights, kernels.numberOf) }),
+  );
+  return { entries, kernels, weights, at: defaultSizes(model, symbols) };
 }
 
 /** An entry after its passes, with what they said. */

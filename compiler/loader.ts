@@ -72,6 +72,9 @@ const PUBLIC: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
+/** Types whose members callers write or call. */
+const DOCUMENTED = new Set(['OpenOptions', 'RunOptions', 'Session']);
+
 /**
  * `index.d.ts`: an interface for the inputs and one for the outputs of each entry, with dtype, sizes and meaning of each
  * property, and the runtime's own types, so that the folder needs no other declaration.
@@ -142,8 +145,8 @@ function declaration(source: StatementedNode & SourceFile, name: string): string
   for (const node of [found, ...('getMembers' in found ? found.getMembers() : [])])
     if ('getJsDocs' in node)
       for (const [i, doc] of [...node.getJsDocs().entries()].reverse()) {
-        // The first comment of a file is the file's.
-        if (i < node.getJsDocs().length - 1) {
+        // The first comment of a file is the file's; of what only comes out, the names say enough for so small a file.
+        if (i < node.getJsDocs().length - 1 || !DOCUMENTED.has(name)) {
           doc.remove();
           continue;
         }

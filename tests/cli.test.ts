@@ -248,7 +248,10 @@ test('dump shows every stage', async (t) => {
   t.is(await dump('--stop-after', '0'), authored);
   t.regex(await dump('--emit', 'kernel'), /kernel .*\(/);
   t.regex(await dump('--emit', 'wat', '--plain'), /^\(module/);
-  t.like(JSON.parse(await dump('--emit', 'plan')), { heddle: 1, name: 'tiny-net' });
+  t.like(JSON.parse(await dump('--emit', 'plan')), {
+    name: 'tiny-net',
+    entries: { main: { inputs: [{ name: 'x' }] } },
+  });
   t.like(JSON.parse(await dump('--emit', 'json')), { name: 'tiny-net', graphs: [{ name: 'tiny_net' }] });
   t.regex(await dump('--dim', 'batch=4'), /%x: f32\[4, 3\]/);
   const { stdout } = await heddle(['dump', 'zoo:bert-base', '--remarks', 'merge-projections']);

@@ -7,7 +7,7 @@ import type { CompileReport } from '../report.ts';
 import { type ModelOptions, modelOptions, readCount, readStorage, readTarget } from './options.ts';
 import { recordSelfTest } from './record.ts';
 import { loadSource } from './source.ts';
-import { byteText, countText, Progress, print, printJson, sizesText, table } from './terminal.ts';
+import { byteText, countText, EXIT, Progress, print, printJson, sizesText, table } from './terminal.ts';
 
 interface Options extends ModelOptions {
   readonly out: string;
@@ -38,6 +38,8 @@ Examples:
     .action(run);
 }
 
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+
 async function run(source: string, options: Options): Promise<void> {
   const { out, target, storage, dim, validate, stopAfter } = options;
   await refuseOthers(resolve(out), out);
@@ -55,6 +57,11 @@ async function run(source: string, options: Options): Promise<void> {
       onPhase: (phase) => progress.step(phase),
     });
     const staged = await bundle.stage(out);
+    const interrupted = (): never => {
+      staged.removeNow();
+      return process.exit(EXIT.fault);
+    };
+    for (const signal of SIGNALS) process.once(signal, interrupted);
     let report: CompileReport;
     try {
       progress.step('self-test');
@@ -65,6 +72,8 @@ async function run(source: string, options: Options): Promise<void> {
     } catch (error) {
       await staged.abandon();
       throw error;
+    } finally {
+      for (const signal of SIGNALS) process.off(signal, interrupted);
     }
     progress.end();
     if (options.json) printJson({ out, ...report });

@@ -7,7 +7,7 @@ import { didYouMean } from '../../ir/suggest.ts';
 import { printGraph, printGraphs } from '../../ir/text.ts';
 import type { Remark } from '../../passes/pass.ts';
 import { passNames } from '../../passes/pipeline.ts';
-import { compile, optimise } from '../compile.ts';
+import { lowerModel, optimise } from '../compile.ts';
 import { narrowModel } from '../narrow.ts';
 import { remarkReport } from '../report.ts';
 import { kernelsOf } from '../schedule-regions.ts';
@@ -88,13 +88,14 @@ async function run(source: string, options: Options): Promise<void> {
     return;
   }
   if (options.after !== undefined) usage(`--after goes with --emit graph, not ${options.emit}`);
-  const bundle = compile(chosen, { weights: loaded.weights, stopAfter: options.stopAfter, validate: options.validate });
+  const { entries, kernels } = lowerModel(chosen, { stopAfter: options.stopAfter, validate: options.validate });
   const variant = options.plain ? 'plain' : 'relaxed';
-  if (options.emit === 'plan') printJson(bundle.manifest);
-  else if (options.emit === 'wat') print(bundle.modules[variant].wat());
+  if (options.emit === 'plan')
+    printJson({ name: model.name, entries: Object.fromEntries(entries.map(({ name, plan }) => [name, plan])) });
+  else if (options.emit === 'wat') print(kernels[variant].wat());
   else {
-    const kernels = new Set(bundle.entries.flatMap((entry) => [...kernelsOf(entry[variant])]));
-    print([...kernels].map(printKernel).join('\n'));
+    const distinct = new Set(entries.flatMap((entry) => [...kernelsOf(entry[variant])]));
+    print([...distinct].map(printKernel).join('\n'));
   }
 }
 
