@@ -8,6 +8,7 @@ import { elements } from '../ir/type.ts';
 import { flatten } from './access.ts';
 import type { Partition } from './partition.ts';
 import type { Binding, Region, RegionBuffers, WeightLayout } from './region.ts';
+import { PANEL_COLUMNS } from './target.ts';
 
 export class BufferTable implements RegionBuffers {
   private readonly region: Region;
@@ -51,7 +52,10 @@ export class BufferTable implements RegionBuffers {
 
   weight(value: Value, layout: WeightLayout): Buffer {
     const type = typeOf(value);
-    const size = layout.kind === 'plain' ? elements(type.shape) : mul(mul(ceildiv(literal(layout.n), 8), 8), layout.k);
+    const size =
+      layout.kind === 'plain'
+        ? elements(type.shape)
+        : mul(ceildiv(literal(layout.n), PANEL_COLUMNS), PANEL_COLUMNS * layout.k);
     const name = `w${this.indexOf(value)}${layout.kind === 'plain' ? '' : '_panels'}`;
     return this.make(name, type.dtype, size, 'read', { kind: 'weight', value, layout });
   }

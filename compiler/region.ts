@@ -27,7 +27,7 @@ export interface Region {
 /** How weights stand in memory: as they are, or as the right operand of a matmul in panels of 8 columns. */
 export type WeightLayout =
   | { readonly kind: 'plain' }
-  /** `[⌈N/8⌉][K][8]`, zero padded, of a K × N matrix (stored N × K when `transposed`). */
+  /** `[panel][K][8]`, zero padded to whole units of 16 columns, of a K × N matrix (stored N × K when `transposed`). */
   | { readonly kind: 'panels'; readonly k: number; readonly n: number; readonly transposed: boolean };
 
 /**

@@ -10,6 +10,7 @@ import { toFloat32, toHalf, type WeightStore } from '../ir/weights.ts';
 import type { WeightsInfo } from '../runtime/manifest.ts';
 import type { WeightPlaces } from './planner.ts';
 import type { WeightLayout } from './region.ts';
+import { PANEL_COLUMNS } from './target.ts';
 
 /** Columns of one panel; see `schedule/matmul.ts`. */
 const PANEL = 8;
@@ -42,7 +43,9 @@ export class WeightPlan implements WeightPlaces {
     const shape = staticShape(type.shape);
     if (!shape) throw new Error('weights have static shapes');
     const elements =
-      layout.kind === 'plain' ? shape.reduce((n, d) => n * d, 1) : Math.ceil(layout.n / PANEL) * PANEL * layout.k;
+      layout.kind === 'plain'
+        ? shape.reduce((n, d) => n * d, 1)
+        : Math.ceil(layout.n / PANEL_COLUMNS) * PANEL_COLUMNS * layout.k;
     const entry: Placed = { value, layout, offset: this.bytes, elements, dtype: type.dtype };
     this.placed.set(key, entry);
     this.order.push(entry);
@@ -74,7 +77,7 @@ export class WeightPlan implements WeightPlaces {
     const bytes = new Uint8Array(total);
     for (const [i, p] of this.order.entries()) {
       const packed = pack(evaluateStatic(p.value, store), p);
-      const halved = storage === 'f16' && p.dtype === 'f32' ? toHalf(packed as Float32Array) : packed;
+      const halved = storage === 'f16' && p.dtype === 'f32' ? halve(packed as Float32Array, p.value) : packed;
       bytes.set(new Uint8Array(halved.buffer, halved.byteOffset, halved.byteLength), places[i]!);
     }
     const sha256 = (part: Uint8Array | string): string => createHash('sha256').update(part).digest('hex');
@@ -102,6 +105,18 @@ class WeightKeys {
     if (value.inputs.length === 0 || !plain) return `value ${this.known.size}`;
     return `${value.op.name} ${JSON.stringify(value.attrs)} (${value.inputs.map((x) => this.of(x)).join(', ')})`;
   }
+}
+
+/** @throws CompileError `range` for a value that no half can hold, rather than making it infinite */
+function halve(values: Float32Array, from: Value): Uint16Array {
+  const halves = toHalf(values);
+  for (const [i, half] of halves.entries())
+    if ((half & 0x7fff) === 0x7c00 && Number.isFinite(values[i]!)) {
+      const what =
+        from.op.name === 'param' ? `tensor "${String(from.attrs.name)}"` : `a weight made by ${from.op.name}`;
+      fail('range', `${what} holds ${values[i]}, and f16 ends at 65504`, { loc: from.loc, help: 'store f32' });
+    }
+  return halves;
 }
 
 function pack(data: Data, { layout, elements }: Placed): Data {
@@ -178,7 +193,7 @@ function parameter(param: Value, store: WeightStore): Data {
     fail('weights', `tensor "${name}" is [${stored.shape.join(', ')}], the model needs [${type.shape.join(', ')}]`, {
       loc: param.loc,
     });
-  if (type.dtype === 'f32' && isFloat(stored.dtype)) return toFloat32(stored);
+  if (type.dtype === 'f32' && isFloat(stored.dtype)) return withoutNaN(toFloat32(stored), name, store);
   if (type.dtype !== stored.dtype)
     fail('dtype', `tensor "${name}" is ${stored.dtype}, the model needs ${type.dtype}`, { loc: param.loc });
   const { buffer, byteOffset, byteLength } = stored.bytes.slice();
@@ -194,6 +209,14 @@ function parameter(param: Value, store: WeightStore): Data {
     default:
       return new Uint8Array(buffer, byteOffset, byteLength);
   }
+}
+
+function withoutNaN(values: Float32Array, name: string, store: WeightStore): Float32Array {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  for (let i = 0; i < words.length; i++)
+    if ((words[i]! & 0x7fffffff) > 0x7f800000)
+      fail('weights', `${store.source}: tensor "${name}" is NaN at element ${i}`);
+  return values;
 }
 
 function fromNd({ dtype, data }: Nd): Data {

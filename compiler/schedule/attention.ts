@@ -43,10 +43,11 @@ import { boundsOf } from '../../ir/simplify.ts';
 import { asExpr } from '../../ir/type.ts';
 import { packLanes } from '../access.ts';
 import type { Stage } from '../region.ts';
-import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
+import { PANEL_COLUMNS } from '../target.ts';
+import { makeStage, operandAt, type ScheduleContext, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
 import { rowsAlong } from './matmul.ts';
-import { columnGroup, multiplyTile, PANEL, packPanels, rowTiles } from './tile.ts';
+import { multiplyTile, PANEL, packPanels, panelElements, rowTiles, storeColumns } from './tile.ts';
 
 interface Sizes {
   readonly batch: Expr;
@@ -74,8 +75,8 @@ export function scheduleAttention(cx: ScheduleContext): readonly Stage[] {
   if (dtype !== 'f32') throw new Error(`attention of ${dtype} has no kernel`);
   const batch = [size.batch, size.keyHeads];
   const pairs = mul(size.batch, size.keyHeads);
-  const keys = cx.buffers.temp('keys', dtype, mul(pairs, mul(padded(size.keys), size.width)));
-  const values = cx.buffers.temp('values', dtype, mul(pairs, mul(padded(size.valueWidth), size.keys)));
+  const keys = cx.buffers.temp('keys', dtype, mul(pairs, panelElements(size.width, size.keys)));
+  const values = cx.buffers.temp('values', dtype, mul(pairs, panelElements(size.keys, size.valueWidth)));
   return [
     packPanels(cx, keys, { batch, k: size.width, n: size.keys }, ([b, g, d, key]) =>
       operandAt(cx, 1, [b!, g!, key!, d!]),
@@ -84,8 +85,6 @@ export function scheduleAttention(cx: ScheduleContext): readonly Stage[] {
     new AttentionKernel(cx, size, keys, values).stage(),
   ];
 }
-
-const padded = (n: Expr): Expr => mul(ceildiv(n, PANEL), PANEL);
 
 /** Largest value a size can take: scratch memory is sized for it. */
 function most(size: Expr): number {
@@ -124,7 +123,7 @@ class AttentionKernel {
     this.keys = keys;
     this.values = values;
     const rows = cx.target.attentionRows;
-    this.stride = Math.ceil(most(size.keys) / PANEL) * PANEL;
+    this.stride = Math.ceil(most(size.keys) / PANEL_COLUMNS) * PANEL_COLUMNS;
     this.scores = buffer('scores', 'f32', rows * this.stride, { space: 'local', access: 'readwrite' });
     this.inverse = buffer('inverse', 'f32', rows, { space: 'local', access: 'readwrite' });
     const { tile } = cx.target;
@@ -152,12 +151,12 @@ class AttentionKernel {
         const count = body.let('rows', min(sub(queries, first), rows));
         const g = keyHeads === heads ? h : floordiv(h, floordiv(heads, keyHeads));
         const pair = add(mul(b, keyHeads), g);
-        this.writeScores(body, { b, h, first, count, base: mul(pair, mul(padded(keys), width)) });
+        this.writeScores(body, { b, h, first, count, base: mul(pair, panelElements(width, keys)) });
         body.for('r', 0, count, (r, inner) => {
           const at = inner.let('row', mul(r, this.stride));
           this.softmax(inner, r, { at, b, h, q: add(first, r) });
         });
-        this.writeResults(body, { b, h, first, count, base: mul(pair, mul(padded(valueWidth), keys)) });
+        this.writeResults(body, { b, h, first, count, base: mul(pair, panelElements(keys, valueWidth)) });
       },
       { bind: 'grid.x' },
     );
@@ -176,23 +175,21 @@ class AttentionKernel {
   ): void {
     const { keys, width } = this.size;
     const { rows: tileRows, columns } = this.cx.target.tile;
-    const n = padded(keys);
-    block.for('p', 0, ceildiv(n, columns), (p, body) =>
-      columnGroup(body, mul(p, columns), n, columns, (group, column, wide) =>
-        rowTiles(group, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q) =>
-          multiplyTile(tile, {
-            rows: q.rows,
-            columns: wide,
-            k: width,
-            left: rowsAlong(tile, width, q.rows, (i, k) => operandAt(this.cx, 0, [at.b, at.h, q.at(i), k])),
-            panels: this.keys,
-            panel: add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL))),
-            to: { buffer: this.scores, at: add(mul(sub(q.at(0), at.first), this.stride), column), stride: this.stride },
-            tile: this.cx.target.tile,
-          }),
-        ),
-      ),
-    );
+    block.for('p', 0, ceildiv(keys, columns), (p, body) => {
+      const column = mul(p, columns);
+      rowTiles(body, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q) =>
+        multiplyTile(tile, {
+          rows: q.rows,
+          columns,
+          k: width,
+          left: rowsAlong(tile, width, q.rows, (i, k) => operandAt(this.cx, 0, [at.b, at.h, q.at(i), k])),
+          panels: this.keys,
+          panel: add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL))),
+          to: { buffer: this.scores, at: add(mul(sub(q.at(0), at.first), this.stride), column), stride: this.stride },
+          tile: this.cx.target.tile,
+        }),
+      );
+    });
   }
 
   /** Turns a row of scores into unnormalised weights and notes the inverse of their sum. */
@@ -299,40 +296,36 @@ class AttentionKernel {
     if (!output) return;
     const { keys, valueWidth } = this.size;
     const { rows: tileRows, columns } = this.cx.target.tile;
-    block.for('p', 0, ceildiv(valueWidth, columns), (p, body) =>
-      columnGroup(body, mul(p, columns), valueWidth, columns, (group, column, wide, valid) =>
-        rowTiles(
-          group,
-          { first: at.first, count: at.count, total: this.size.queries },
-          tileRows,
-          (tile, q) => {
-            const start = tile.let('weights', mul(sub(q.at(0), at.first), this.stride));
-            multiplyTile(tile, {
-              rows: q.rows,
-              columns: wide,
-              k: keys,
-              left: {
-                buffer: this.scores,
-                starts: Array.from({ length: q.rows }, (_, i) => add(start, i * this.stride)),
-                step: literal(1),
-              },
-              panels: this.values,
-              panel: add(at.base, mul(floordiv(column, PANEL), mul(keys, PANEL))),
-              to: { buffer: this.tile, at: literal(0), stride: columns },
-              tile: this.cx.target.tile,
-            });
-          },
-          (line, q, i) => {
-            const inverse = line.let('inverse', splat(load(this.inverse, sub(q, at.first)), 4));
-            for (let j = 0; j < valid; j += 4) {
-              const v = mul(load(this.tile, add(mul(i, columns), j), 4), inverse);
-              const to = [at.b, at.h, q, add(column, j)];
-              storeLanes(this.cx, line, to, line.let('v', v), Math.min(4, valid - j), output);
-            }
-          },
-        ),
-      ),
-    );
+    block.for('p', 0, ceildiv(valueWidth, columns), (p, body) => {
+      const column = mul(p, columns);
+      rowTiles(
+        body,
+        { first: at.first, count: at.count, total: this.size.queries },
+        tileRows,
+        (tile, q) => {
+          const start = tile.let('weights', mul(sub(q.at(0), at.first), this.stride));
+          multiplyTile(tile, {
+            rows: q.rows,
+            columns,
+            k: keys,
+            left: {
+              buffer: this.scores,
+              starts: Array.from({ length: q.rows }, (_, i) => add(start, i * this.stride)),
+              step: literal(1),
+            },
+            panels: this.values,
+            panel: add(at.base, mul(floordiv(column, PANEL), mul(keys, PANEL))),
+            to: { buffer: this.tile, at: literal(0), stride: columns },
+            tile: this.cx.target.tile,
+          });
+        },
+        (line, q, i) => {
+          const inverse = line.let('inverse', splat(load(this.inverse, sub(q, at.first)), 4));
+          const value = (j: number): Expr => mul(load(this.tile, add(mul(i, columns), j * 4), 4), inverse);
+          storeColumns(this.cx, line, [at.b, at.h, q], { column, columns, n: valueWidth }, value, output);
+        },
+      );
+    });
   }
 
   private storeLse(block: Block, row: Row, lse: Expr): void {

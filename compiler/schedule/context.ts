@@ -64,30 +64,6 @@ export function storeResult(
   block.store(cx.buffers.output(output), flatten(shape, lanes[0]!.at), stored);
 }
 
-/** Stores the first `valid` lanes only. */
-export function storeLanes(
-  cx: ScheduleContext,
-  block: Block,
-  at: readonly Expr[],
-  value: Expr,
-  valid: number,
-  output?: Value,
-): void {
-  if (valid === value.lanes) {
-    storeResult(cx, block, at, value, output);
-    return;
-  }
-  const axis = at.length - 1;
-  for (let j = 0; j < valid; j++)
-    storeResult(
-      cx,
-      block,
-      at.map((e, i) => (i === axis ? add(e, j) : e)),
-      extract(value, j),
-      output,
-    );
-}
-
 /** One launch of the statements in `block`: its buffers and symbols are those that the statements mention. */
 export function makeStage(
   cx: ScheduleContext,

@@ -13,9 +13,9 @@ import { asExpr, elements, type Shape } from '../../ir/type.ts';
 import { broadcastAt, fillsLanes, flatten, unflatten } from '../access.ts';
 import { panelsOf, type Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
-import { makeStage, operandAt, type ScheduleContext, storeLanes, storeResult } from './context.ts';
+import { makeStage, operandAt, type ScheduleContext, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
-import { columnGroup, type Left, multiplyTile, PANEL, packPanels, rowTiles } from './tile.ts';
+import { type Left, multiplyTile, PANEL, packPanels, panelElements, rowTiles, storeColumns } from './tile.ts';
 
 interface Product {
   readonly m: Expr;
@@ -55,14 +55,12 @@ function rightPanels(cx: ScheduleContext, p: Product): { panels: Buffer; stages:
   const { dtype } = typeOf(right);
   const layout = panelsOf(cx.region.root, (v) => cx.buffers.isStatic(v));
   if (layout) return { panels: cx.buffers.weight(right, layout), stages: [] };
-  const panels = cx.buffers.temp('panels', dtype, mul(elements(p.batch), panelElements(p)));
+  const panels = cx.buffers.temp('panels', dtype, mul(elements(p.batch), panelElements(p.k, p.n)));
   return {
     panels,
     stages: [packPanels(cx, panels, p, (at) => rightAt(cx, p, at.slice(0, -2), at.at(-2)!, at.at(-1)!))],
   };
 }
-
-const panelElements = (p: Product): Expr => mul(ceildiv(p.n, PANEL), mul(p.k, PANEL));
 
 function rightAt(cx: ScheduleContext, p: Product, batch: readonly Expr[], k: Expr, n: Expr): Expr {
   const lead = typeOf(cx.region.root.inputs[1]!).shape.slice(0, -2);
@@ -94,39 +92,31 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
       const batch = outer.slice(0, -2);
       const firstRow = mul(rowBlockAt, rowBlock);
       const count = body.let('rows', min(sub(p.m, firstRow), rowBlock));
-      const base = mul(flatten(p.batch, batch), panelElements(p));
+      const base = mul(flatten(p.batch, batch), panelElements(p.k, p.n));
       const scratch = cx.buffers.scratch('tile', panels.dtype, tileRows * columns);
-      body.for('c', 0, PANEL_COLUMNS / columns, (c, turn) =>
-        columnGroup(turn, add(mul(unit, PANEL_COLUMNS), mul(c, columns)), p.n, columns, (group, column, width, valid) =>
-          rowTiles(
-            group,
-            { first: firstRow, count, total: p.m },
-            tileRows,
-            (tile, { rows, at }) =>
-              multiplyTile(tile, {
-                rows,
-                columns: width,
-                k: p.k,
-                left: leftRows(cx, p, tile, batch, rows, at),
-                panels,
-                panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
-                to: { buffer: scratch, at: literal(0), stride: columns },
-                tile: cx.target.tile,
-              }),
-            (line, row, i) => {
-              const coordinates = [...batch, ...rowAt(p, row)];
-              for (let j = 0; j < valid; j += 4)
-                storeLanes(
-                  cx,
-                  line,
-                  [...coordinates, add(column, j)],
-                  line.let('v', load(scratch, add(mul(i, columns), j), 4)),
-                  Math.min(4, valid - j),
-                );
-            },
-          ),
-        ),
-      );
+      body.for('c', 0, PANEL_COLUMNS / columns, (c, turn) => {
+        const column = add(mul(unit, PANEL_COLUMNS), mul(c, columns));
+        rowTiles(
+          turn,
+          { first: firstRow, count, total: p.m },
+          tileRows,
+          (tile, { rows, at }) =>
+            multiplyTile(tile, {
+              rows,
+              columns,
+              k: p.k,
+              left: leftRows(cx, p, tile, batch, rows, at),
+              panels,
+              panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
+              to: { buffer: scratch, at: literal(0), stride: columns },
+              tile: cx.target.tile,
+            }),
+          (line, row, i) =>
+            storeColumns(cx, line, [...batch, ...rowAt(p, row)], { column, columns, n: p.n }, (j) =>
+              load(scratch, add(mul(i, columns), j * 4), 4),
+            ),
+        );
+      });
     },
     { bind: 'grid.x' },
   );

@@ -4,10 +4,12 @@
  * K inner size; a panel holds 8 columns of the right operand as `[K][8]`.
  */
 import type { Buffer, Expr } from '../../ir/expr.ts';
+import type { Value } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import {
   add,
   ceildiv,
+  extract,
   floordiv,
   floormod,
   fma,
@@ -15,6 +17,7 @@ import {
   literal,
   load,
   lt,
+  max,
   min,
   mul,
   type Num,
@@ -28,8 +31,8 @@ import {
 import { elements, type Shape } from '../../ir/type.ts';
 import { fillsLanes, packLanes } from '../access.ts';
 import type { Stage } from '../region.ts';
-import type { Tile } from '../target.ts';
-import { makeStage, type ScheduleContext } from './context.ts';
+import { PANEL_COLUMNS, type Tile } from '../target.ts';
+import { makeStage, type ScheduleContext, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
 
 /** Columns of one packed panel. */
@@ -99,36 +102,37 @@ export function rowTiles(
   });
 }
 
-/** Column groups of `columns` from 0 to `n`: whole groups, whole panels, then the last panel with its existing columns. */
-export function columnGroup(
+/** Elements of one batch in panels: columns are padded to whole units of a matmul's grid, so that tiles never end early. */
+export const panelElements = (k: Expr, n: Expr): Expr => mul(ceildiv(n, PANEL_COLUMNS), mul(k, PANEL_COLUMNS));
+
+/**
+ * Stores those columns of one tile row that exist.
+ * @param row coordinates of the row in the root's shape @param value the vector of columns 4j … 4j + 3
+ */
+export function storeColumns(
+  cx: ScheduleContext,
   block: Block,
-  first: Expr,
-  n: Expr,
-  columns: number,
-  write: (block: Block, column: Expr, columns: number, valid: number) => void,
+  row: readonly Expr[],
+  range: { readonly column: Expr; readonly columns: number; readonly n: Expr },
+  value: (j: number) => Expr,
+  output?: Value,
 ): void {
-  const part = (last: Block, at: Expr): void => {
-    const left = floormod(n, PANEL);
-    if (left.op === 'const') {
-      if (left.arg !== 0) write(last, at, PANEL, left.arg as number);
-      return;
-    }
-    for (let valid = 1; valid < PANEL; valid++)
-      last.if(ge(left, valid), (some) => some.if(lt(left, valid + 1), (exact) => write(exact, at, PANEL, valid)));
-  };
-  const rest = (edge: Block): void => {
-    for (let d = 0; d < columns; d += PANEL) {
-      const at = add(first, d);
-      if (columns === PANEL) edge.if(lt(at, n), (some) => part(some, at));
-      else
-        edge.if(
-          lt(add(at, PANEL - 1), n),
-          (whole) => write(whole, at, PANEL, PANEL),
-          (none) => none.if(lt(at, n), (some) => part(some, at)),
-        );
-    }
-  };
-  block.if(lt(add(first, columns - 1), n), (full) => write(full, first, columns, columns), rest);
+  const { column, columns, n } = range;
+  const left = floormod(n, 4);
+  const most = left.op === 'const' ? (left.arg as number) : 3;
+  for (let j = 0; j < columns / 4; j++) {
+    const first = add(column, j * 4);
+    block.if(
+      lt(add(first, 3), n),
+      (whole) => storeResult(cx, whole, [...row, first], whole.let('v', value(j)), output),
+      (edge) => {
+        for (let lane = 0; lane < most; lane++)
+          edge.if(lt(add(first, lane), n), (one) =>
+            storeResult(cx, one, [...row, add(first, lane)], extract(value(j), lane), output),
+          );
+      },
+    );
+  }
 }
 
 export interface TileOperands {
@@ -228,7 +232,7 @@ function accumulate(
   return acc.reduce((sum, set) => sum.map((row, i) => row.map((v, j) => block.let('acc', add(v, set[i]![j]!)))));
 }
 
-/** Writes `[batch][⌈N/8⌉][K][8]`, zero beyond N, from elements at `[...batch, k, n]`. */
+/** Writes `[batch][panel][K][8]`, zero beyond N, from elements at `[...batch, k, n]`. */
 export function packPanels(
   cx: ScheduleContext,
   panels: Buffer,
@@ -236,9 +240,10 @@ export function packPanels(
   element: (at: readonly Expr[]) => Expr,
 ): Stage {
   const { batch, k, n } = size;
-  const groups = ceildiv(n, PANEL);
+  const groups = mul(ceildiv(n, PANEL_COLUMNS), PANEL_COLUMNS / PANEL);
   const grid = mul(elements(batch), groups);
   const block = new Block();
+  const columns = Array.from({ length: PANEL }, (_, j) => j);
   block.for(
     'u',
     0,
@@ -246,34 +251,51 @@ export function packPanels(
     (u, body) => {
       const outer = nameCoordinates(body, [...batch, groups], u);
       const first = mul(outer.at(-1)!, PANEL);
-      const base = mul(u, mul(k, PANEL));
-      const at = (kk: Expr, j: number): Expr => element([...outer.slice(0, -1), kk, add(first, j)]);
-      const to = (kk: Expr): Expr => add(base, mul(kk, PANEL));
-      const row = (inner: Block, kk: Expr, valid: number): void => {
-        const lanes = Array.from({ length: PANEL }, (_, j) => (j < valid ? at(kk, j) : zero(panels.dtype)));
-        if (!fillsLanes(panels.dtype))
+      const to = (kk: Expr): Expr => add(mul(u, mul(k, PANEL)), mul(kk, PANEL));
+      const at = (kk: Expr, column: Expr): Expr => element([...outer.slice(0, -1), kk, column]);
+      const store = (inner: Block, kk: Expr, lanes: readonly Expr[]): void => {
+        if (fillsLanes(panels.dtype))
+          for (let j = 0; j < PANEL; j += 4) inner.store(panels, add(to(kk), j), packLanes(lanes.slice(j, j + 4)));
+        else
           lanes.forEach((e, j) => {
             inner.store(panels, add(to(kk), j), e);
           });
-        else for (let j = 0; j < PANEL; j += 4) inner.store(panels, add(to(kk), j), packLanes(lanes.slice(j, j + 4)));
       };
-      const alongK = (kk: Expr, j: number): Expr => packLanes([0, 1, 2, 3].map((t) => at(add(kk, t), j)));
-      columnGroup(body, first, n, PANEL, (some, _, __, valid) => {
-        // Columns that are contiguous in memory (keys of an attention) are read as vectors and turned four by four.
-        const turned = valid === PANEL && fillsLanes(panels.dtype) && isVectorLoad(alongK, k);
-        const quads = turned ? floordiv(k, 4) : literal(0);
-        some.for('q', 0, quads, (q, inner) => {
-          const kk = mul(q, 4);
-          for (let j = 0; j < PANEL; j += 4)
-            transpose4(
+      const alongK = (kk: Expr, j: number): Expr => packLanes([0, 1, 2, 3].map((t) => at(add(kk, t), add(first, j))));
+      // Columns that are contiguous in memory (keys of an attention) are read as vectors and turned four by four.
+      const quads = fillsLanes(panels.dtype) && isVectorLoad(alongK, k) ? floordiv(k, 4) : literal(0);
+      body.if(
+        lt(add(first, PANEL - 1), n),
+        (whole) => {
+          whole.for('q', 0, quads, (q, inner) => {
+            const kk = mul(q, 4);
+            for (let j = 0; j < PANEL; j += 4)
+              transpose4(
+                inner,
+                [0, 1, 2, 3].map((c) => alongK(kk, j + c)),
+              ).forEach((v, t) => {
+                inner.store(panels, add(to(add(kk, t)), j), v);
+              });
+          });
+          whole.for('k', mul(quads, 4), k, (kk, inner) =>
+            store(
               inner,
-              [0, 1, 2, 3].map((c) => alongK(kk, j + c)),
-            ).forEach((v, t) => {
-              inner.store(panels, add(to(add(kk, t)), j), v);
-            });
-        });
-        some.for('k', mul(quads, 4), k, (kk, inner) => row(inner, kk, valid));
-      });
+              kk,
+              columns.map((j) => at(kk, add(first, j))),
+            ),
+          );
+        },
+        (edge) =>
+          edge.for('k', 0, k, (kk, inner) => {
+            const exists = (j: number): Expr => lt(add(first, j), n);
+            const last = max(sub(n, 1), 0);
+            store(
+              inner,
+              kk,
+              columns.map((j) => select(exists(j), at(kk, min(add(first, j), last)), zero(panels.dtype))),
+            );
+          }),
+      );
     },
     { bind: 'grid.x' },
   );
