@@ -67,7 +67,7 @@ test('a folder with weights compiles into a bundle that gives the logits of its 
 test('inspect knows sizes and counts of published models', async (t) => {
   const vit = await heddleJson<Record<string, unknown>>(t, ['inspect', 'zoo:vit-b16']);
   t.like(vit, { name: 'vit-b16', parameters: 86_567_656, macs: 17_563_828_224, unsupported: [], at: { batch: 1 } });
-  t.like(vit.inputs, [{ name: 'pixel_values', type: 'f32[batch, 3, 224, 224]' }]);
+  t.like(vit.inputs, [{ name: 'pixel_values', dtype: 'f32', shape: ['batch', 3, 224, 224] }]);
   const bert = await heddleJson<Record<string, unknown>>(t, ['inspect', 'zoo:bert-base', '--dim', 'sequence=16']);
   t.like(bert, { parameters: 110_106_428, at: { batch: 1, sequence: 16 }, unsupported: [] });
   const { stdout, code } = await heddle(['inspect', 'zoo:gpt2']);

@@ -185,6 +185,23 @@ test('misshapen weights name tensor and both shapes', (t) => {
   });
 });
 
+test('weights that are NaN, or too large for the storage, are refused by name', (t) => {
+  const good = tinyWeights();
+  const spoilt = (value: number): WeightStore => ({
+    ...good,
+    get: (name) => {
+      const tensor = good.get(name);
+      if (name !== 'fc1.bias' || !tensor) return tensor;
+      return { ...tensor, bytes: new Uint8Array(Float32Array.of(0, 1, value, 3, 4).buffer) };
+    },
+  });
+  t.throws(() => compile(tinyModel(), { weights: spoilt(Number.NaN) }), { message: /"fc1\.bias" is NaN at element 2/ });
+  t.throws(() => compile(tinyModel(), { weights: spoilt(70_000), storage: 'f16' }), {
+    message: /error\[range\]: tensor "fc1\.bias" holds 70000.*65504/,
+  });
+  t.notThrows(() => compile(tinyModel(), { weights: spoilt(70_000) }));
+});
+
 test('an unknown target is refused', (t) => {
   t.throws(() => compile(tinyModel(), { weights: tinyWeights(), target: 'tpu' as 'wasm' }), {
     message: /"tpu".*wasm/s,

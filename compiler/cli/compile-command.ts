@@ -22,7 +22,7 @@ export function addCompile(program: Command): void {
   modelOptions(program.command('compile <model>'))
     .description('compile a model into a bundle: a folder of plain files that runs in Node and in browsers')
     .requiredOption('-o, --out <folder>', 'folder to write; an older bundle there is replaced')
-    .option('--target <name>', 'wasm', readTarget, 'wasm')
+    .option('--target <name>', 'what to compile for: wasm', readTarget, 'wasm')
     .option('--storage <type>', 'floats in the weight file: f32, or f16 for half the bytes', readStorage, 'f32')
     .option('--no-selftest', 'record no run for session.selftest()')
     .option('--validate', 'run the reference interpreter before and after each pass (slow)', false)

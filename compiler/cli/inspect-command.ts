@@ -2,9 +2,9 @@
 import type { Command } from 'commander';
 import { countParameters } from '../../frontends/dsl/index.ts';
 import type { Graph } from '../../ir/graph.ts';
-import { graphValues, typeOf } from '../../ir/graph.ts';
+import { graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import { countMacs } from '../../ir/macs.ts';
-import { printType } from '../../ir/print.ts';
+import { printDim } from '../../ir/print.ts';
 import { defaultSizes, narrowModel } from '../narrow.ts';
 import { type UnsupportedOp, unsupportedOps } from '../support.ts';
 import { type ModelOptions, modelOptions } from './options.ts';
@@ -26,7 +26,9 @@ Examples:
 
 interface PortSummary {
   readonly name: string;
-  readonly type: string;
+  readonly dtype: string;
+  /** Numbers, or sizes as they print. */
+  readonly shape: readonly (number | string)[];
   readonly doc: string;
 }
 
@@ -58,14 +60,19 @@ function summarise(name: string, graph: Graph, at: Readonly<Record<string, numbe
     name,
     inputs: graph.inputs.map((v) => ({
       name: String(v.attrs.name),
-      type: printType(typeOf(v)),
+      ...typeSummary(v),
       doc: String(v.attrs.doc ?? ''),
     })),
-    outputs: [...graph.outputs].map(([key, v]) => ({ name: key, type: printType(typeOf(v)), doc: '' })),
+    outputs: [...graph.outputs].map(([key, v]) => ({ name: key, ...typeSummary(v), doc: '' })),
     macs: countMacs(graph, at),
     ops: Object.fromEntries(Object.entries(ops).sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1))),
     unsupported: unsupportedOps(graph),
   };
+}
+
+function typeSummary(v: Value): Pick<PortSummary, 'dtype' | 'shape'> {
+  const { dtype, shape } = typeOf(v);
+  return { dtype, shape: shape.map((d) => (typeof d === 'number' ? d : printDim(d))) };
 }
 
 function text(
@@ -81,8 +88,8 @@ function text(
   ];
   for (const entry of entries) {
     const rows = [
-      ...entry.inputs.map((port) => ['  in ', port.name, port.type, port.doc]),
-      ...entry.outputs.map((port) => ['  out', port.name, port.type, port.doc]),
+      ...entry.inputs.map((port) => ['  in ', port.name, `${port.dtype}[${port.shape.join(', ')}]`, port.doc]),
+      ...entry.outputs.map((port) => ['  out', port.name, `${port.dtype}[${port.shape.join(', ')}]`, port.doc]),
     ];
     const census = Object.entries(entry.ops).map(([op, n]) => `${op} ${n}`);
     lines.push(

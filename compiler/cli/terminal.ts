@@ -46,8 +46,8 @@ export class Progress {
 
   /** The step that begins now. */
   step(what: string): void {
-    if (process.stderr.isTTY !== true) return;
-    if (this.bar === undefined && performance.now() - this.began > PATIENCE) {
+    const late = performance.now() - this.began > PATIENCE;
+    if (this.bar === undefined && late && process.stderr.isTTY === true) {
       this.bar = new SingleBar({
         format: '{bar} {what}',
         stream: process.stderr,
@@ -59,8 +59,9 @@ export class Progress {
       });
       this.bar.start(this.total, this.done, { what });
     }
-    this.bar?.update(this.done++, { what });
+    this.bar?.update(this.done, { what });
     this.bar?.render();
+    this.done++;
   }
 
   end(): void {
