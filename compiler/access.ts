@@ -4,7 +4,7 @@
  */
 import type { Scalar } from '../ir/dtype.ts';
 import type { Buffer, Expr } from '../ir/expr.ts';
-import { type Lanes, makeExpr } from '../ir/expr.ts';
+import { BINARY, type Lanes, makeExpr, TERNARY, UNARY } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
 import type { LowerContext } from '../ir/op.ts';
@@ -124,45 +124,9 @@ export function unflatten(shape: Shape, flat: Expr): Expr[] {
 /** Element types that stand in the four lanes of a vector register; others are computed one by one. */
 export const fillsLanes = (dtype: Scalar): boolean => dtype === 'f32' || dtype === 'i32' || dtype === 'u32';
 
-const LANEWISE = new Set<Expr['op']>([
-  'neg',
-  'abs',
-  'not',
-  'exp',
-  'log',
-  'sqrt',
-  'tanh',
-  'erf',
-  'sin',
-  'cos',
-  'floor',
-  'ceil',
-  'round',
-  'trunc',
-  'cast',
-  'bitcast',
-  'add',
-  'sub',
-  'mul',
-  'div',
-  'rem',
-  'floordiv',
-  'floormod',
-  'min',
-  'max',
-  'pow',
-  'and',
-  'or',
-  'xor',
-  'shl',
-  'shr',
-  'lt',
-  'le',
-  'eq',
-  'ne',
-  'fma',
-  'select',
-]);
+/** Operators that compute each lane on its own. */
+const LANEWISE = new Set<Expr['op']>([...UNARY, ...BINARY, ...TERNARY]);
+for (const across of ['splat', 'extract'] as const) LANEWISE.delete(across);
 
 /**
  * One vector expression for several scalar ones that differ only in their lane: equal parts become splats, loads from

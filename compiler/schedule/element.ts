@@ -52,16 +52,8 @@ function flatKernel(cx: ScheduleContext, shape: Shape, element: (at: readonly Ex
 
 function rowKernel(cx: ScheduleContext, shape: Shape, element: (at: readonly Expr[]) => Expr): readonly Stage[] {
   const output = cx.buffers.output(cx.region.outputs[0]!);
-  const outer = shape.slice(0, -1);
-  const width = asExpr(shape.at(-1)!);
-  const rows = elements(outer);
-  const block = new Block();
-  block.for(
-    'row',
-    0,
-    rows,
-    (row, body) => {
-      const at = nameCoordinates(body, outer, row);
+  return [
+    eachRow(cx, shape, 1, ({ at, width, row }, body) => {
       const base = mul(row, width);
       walk(
         body,
@@ -69,10 +61,38 @@ function rowKernel(cx: ScheduleContext, shape: Shape, element: (at: readonly Exp
         (i) => element([...at, i]),
         (i, value, inner) => inner.store(output, add(base, i), value),
       );
-    },
-    { bind: 'grid.x' },
-  );
-  return [makeStage(cx, block, { grid: rows, work: width })];
+    }),
+  ];
+}
+
+/** One line along the last axis. */
+export interface Row {
+  /** Coordinates of all axes but the last. */
+  readonly at: readonly Expr[];
+  /** Number of the line. */
+  readonly row: Expr;
+  readonly width: Expr;
+  readonly rows: Expr;
+}
+
+/**
+ * One stage that handles every line along the last axis by itself.
+ * @param cost work of one element, in multiply-accumulates
+ */
+export function eachRow(
+  cx: ScheduleContext,
+  shape: Shape,
+  cost: number,
+  handle: (row: Row, block: Block) => void,
+): Stage {
+  const outer = shape.slice(0, -1);
+  const width = asExpr(shape.at(-1)!);
+  const rows = elements(outer);
+  const block = new Block();
+  block.for('row', 0, rows, (row, body) => handle({ at: nameCoordinates(body, outer, row), row, width, rows }, body), {
+    bind: 'grid.x',
+  });
+  return makeStage(cx, block, { grid: rows, work: mul(width, cost) });
 }
 
 /** Coordinates of a flat index as variables with known ranges, so that later arithmetic on them simplifies. */

@@ -5,12 +5,11 @@
 import type { Scalar } from '../../ir/dtype.ts';
 import type { Expr } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
-import { Block } from '../../ir/kernel.ts';
+import type { Block } from '../../ir/kernel.ts';
 import { add, cast, div, fma, literal, mul, sqrt, sub } from '../../ir/scalar.ts';
-import { asExpr, elements } from '../../ir/type.ts';
 import type { Stage } from '../region.ts';
-import { makeStage, operandAt, type ScheduleContext, storeResult } from './context.ts';
-import { nameCoordinates, walk } from './element.ts';
+import { operandAt, type ScheduleContext, storeResult } from './context.ts';
+import { eachRow, walk } from './element.ts';
 import { countAs, Fold, wide } from './fold.ts';
 
 /** Accumulating vectors; two cover the latency of an addition where another pass follows, four cover a fused one. */
@@ -19,18 +18,10 @@ const VECTORS = 4;
 export function scheduleNorm(cx: ScheduleContext): readonly Stage[] {
   const { root } = cx.region;
   const { shape, dtype } = typeOf(root);
-  const outer = shape.slice(0, -1);
-  const width = asExpr(shape.at(-1)!);
-  const rows = elements(outer);
   const work = wide(dtype);
   const centred = root.op.name === 'layer_norm';
-  const block = new Block();
-  block.for(
-    'row',
-    0,
-    rows,
-    (row, body) => {
-      const at = nameCoordinates(body, outer, row);
+  return [
+    eachRow(cx, shape, 4, ({ at, width }, body) => {
       const operand = (n: number, i: Expr): Expr => cast(operandAt(cx, n, n === 0 ? [...at, i] : [i]), work);
       const x = (i: Expr): Expr => operand(0, i);
       const count = countAs(width, work);
@@ -47,10 +38,8 @@ export function scheduleNorm(cx: ScheduleContext): readonly Stage[] {
         return cast(scaled, dtype);
       };
       walk(body, width, result, (i, value, inner) => storeResult(cx, inner, [...at, i], value));
-    },
-    { bind: 'grid.x' },
-  );
-  return [makeStage(cx, block, { grid: rows, work: mul(width, 4) })];
+    }),
+  ];
 }
 
 function sumOf(block: Block, dtype: Scalar, count: Expr, element: (i: Expr) => Expr): Expr {

@@ -1,13 +1,12 @@
 /** Softmax and its logarithm over the last axis, one line after another: largest element, exponentials and sum, results. */
 import type { Buffer, Expr } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
-import { Block, buffer } from '../../ir/kernel.ts';
+import { type Block, buffer } from '../../ir/kernel.ts';
 import { add, cast, div, exp, literal, load, log, lowest, lt, mul, select, sub } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
-import { asExpr, elements } from '../../ir/type.ts';
 import type { Stage } from '../region.ts';
-import { makeStage, operandAt, type ScheduleContext, storeResult } from './context.ts';
-import { nameCoordinates, walk } from './element.ts';
+import { operandAt, type ScheduleContext, storeResult } from './context.ts';
+import { eachRow, walk } from './element.ts';
 import { Fold, wide } from './fold.ts';
 
 /** Longest line whose exponentials stand in the private memory of a thread, in elements. */
@@ -16,18 +15,10 @@ const LONGEST_LOCAL = 16384;
 export function scheduleSoftmax(cx: ScheduleContext): readonly Stage[] {
   const { root } = cx.region;
   const { shape, dtype } = typeOf(root);
-  const outer = shape.slice(0, -1);
-  const width = asExpr(shape.at(-1)!);
-  const rows = elements(outer);
   const work = wide(dtype);
   const logarithm = root.op.name === 'log_softmax';
-  const block = new Block();
-  block.for(
-    'row',
-    0,
-    rows,
-    (row, body) => {
-      const at = nameCoordinates(body, outer, row);
+  return [
+    eachRow(cx, shape, 16, ({ at, width, row, rows }, body) => {
       const x = (i: Expr): Expr => cast(operandAt(cx, 0, [...at, i]), work);
       const top = new Fold(body, { dtype: work, init: lowest(work), vectors: 4, step: larger });
       top.line(body, width, x);
@@ -50,10 +41,8 @@ export function scheduleSoftmax(cx: ScheduleContext): readonly Stage[] {
       });
       const inverse = body.let('inverse', div(literal(1, work), sum.total(body)));
       walk(body, width, (i) => mul(load(line, add(from, i)), inverse), store);
-    },
-    { bind: 'grid.x' },
-  );
-  return [makeStage(cx, block, { grid: rows, work: mul(width, 16) })];
+    }),
+  ];
 }
 
 /** Passes over NaN, which the exponentials will meet again: cheaper than a maximum that keeps it. */
