@@ -1,5 +1,6 @@
 /** Weights from files: safetensors, single and sharded, and Hugging Face folders. */
 export type { WeightStore, WeightTensor } from '../../ir/weights.ts';
+export { type FolderOptions, type LoadedModel, modelFromHf } from '../zoo/hf.ts';
 export { type HfModel, openHfFolder } from './hf.ts';
 export {
   encodeSafetensors,
