@@ -5,6 +5,7 @@ import type { Buffer, Expr } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
 import type { ScheduleName } from '../ir/op.ts';
+import type { Dim } from '../ir/type.ts';
 import { staticShape } from '../ir/type.ts';
 
 /** `control`: a loop or branch, planned from its subgraphs. */
@@ -59,8 +60,8 @@ export interface Stage {
   readonly grid: Expr;
   /** Multiply-accumulates (or elements touched) of one grid unit: how calls are cut into chunks. */
   readonly work: Expr;
-  /** Contraction MACs of the whole stage as planned. */
-  readonly macs: Expr;
+  /** Contraction MACs of the whole stage as planned: an exact number, or an i64 expression, since i32 would wrap. */
+  readonly macs: Dim;
 }
 
 /** How a schedule gets buffers for values; the same value gives the same buffer within a region. */

@@ -1,10 +1,10 @@
 /** What a compilation made, in numbers. */
 import { gzipSync } from 'node:zlib';
 import { printLoc } from '../ir/diagnostic.ts';
-import type { Expr, Sym } from '../ir/expr.ts';
+import type { Sym } from '../ir/expr.ts';
 import { typeOf } from '../ir/graph.ts';
 import { countMacs } from '../ir/macs.ts';
-import { asExpr, type Dim } from '../ir/type.ts';
+import type { Dim } from '../ir/type.ts';
 import { describe, type Remark } from '../passes/pass.ts';
 import { layoutArena } from '../runtime/arena.ts';
 import type { EntryPlan, Manifest } from '../runtime/manifest.ts';
@@ -87,8 +87,8 @@ export function plannedMacs(program: ScheduledProgram, at: Sizes): number {
     const { root } = region;
     if (root.op.name === 'scan') {
       const steps = typeOf(root.inputs[Number(root.attrs.carried)]!).shape[0]!;
-      total += each[0]! * count(asExpr(steps), at);
-    } else if (root.op.name === 'loop') total += each[0]! * count(asExpr(root.attrs.maxTrips as Dim), at);
+      total += each[0]! * count(steps, at);
+    } else if (root.op.name === 'loop') total += each[0]! * count(root.attrs.maxTrips as Dim, at);
     else total += Math.max(...each);
   }
   return total;
@@ -103,7 +103,8 @@ export function macsByLabel(program: ScheduledProgram, at: Sizes): Record<string
 }
 
 /** A count as an exact number: sizes as i32 expressions would wrap. */
-function count(e: Expr, at: Sizes): number {
+function count(e: Dim, at: Sizes): number {
+  if (typeof e === 'number') return e;
   const args = (): [number, number] => [count(e.args[0]!, at), count(e.args[1]!, at)];
   switch (e.op) {
     case 'const':

@@ -1,6 +1,7 @@
 import test, { type ExecutionContext } from 'ava';
-import { compile } from '../compiler/compile.ts';
+import { compile, lowerModel } from '../compiler/compile.ts';
 import { defaultSizes, narrowModel } from '../compiler/narrow.ts';
+import { plannedMacs } from '../compiler/report.ts';
 import { dim, entry, input, model, program, reshape, type Tensor as Traced } from '../frontends/dsl/index.ts';
 import { seededWeights, zoo } from '../frontends/zoo/index.ts';
 import { evaluate } from '../ir/evaluate.ts';
@@ -96,6 +97,19 @@ test('counts are exact and follow the sizes', async (t) => {
   t.is(await at({ batch: 7 }), 7 * (6 * 5 + 5 * 3));
   // Published sizes: attention of 12 heads over 197 tokens and 12 layers of 768.
   t.is(countMacs(zoo('vit-b16').entries.main!), 17_563_828_224);
+});
+
+test('counts beyond 32 bits do not wrap, whether sizes are fixed or bound', (t) => {
+  const large = zoo('bert-large');
+  for (const [symbols, at] of [
+    [{ batch: 8, sequence: 512 }, {}],
+    [{}, { batch: 8, sequence: 512 }],
+  ] as const) {
+    const { entries } = lowerModel(large, { symbols });
+    const [planned] = entries.map((entry) => plannedMacs(entry.relaxed, at));
+    t.is(planned, 1_472_351_715_328);
+    t.is(planned, countMacs(entries[0]!.authored, at));
+  }
 });
 
 test('a report covers every file, and memory is what a session holds', async (t) => {

@@ -160,7 +160,7 @@ class AttentionKernel {
       },
       { bind: 'grid.x' },
     );
-    const macs = asExpr(macsOf(batch, heads, queries, keys, add(width, valueWidth)));
+    const macs = macsOf(batch, heads, queries, keys, add(width, valueWidth));
     return makeStage(this.cx, block, {
       grid,
       work: mul(mul(min(queries, rows), keys), add(add(width, valueWidth), 16)),

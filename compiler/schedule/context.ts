@@ -4,8 +4,8 @@ import type { Expr } from '../../ir/expr.ts';
 import { type Buffer, exprNodes, type Lanes, type Sym } from '../../ir/expr.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { type Block, eachStmt, stmtExprs } from '../../ir/kernel.ts';
-import { add, extract, literal } from '../../ir/scalar.ts';
-import type { Shape } from '../../ir/type.ts';
+import { add, extract } from '../../ir/scalar.ts';
+import type { Dim, Shape } from '../../ir/type.ts';
 import { applyEpilogue, elementOf, flatten, packLanes, type Sources } from '../access.ts';
 import type { Region, RegionBuffers, Stage } from '../region.ts';
 import type { Target } from '../target.ts';
@@ -68,7 +68,7 @@ export function storeResult(
 export function makeStage(
   cx: ScheduleContext,
   block: Block,
-  extent: { readonly grid: Expr; readonly work: Expr; readonly macs?: Expr },
+  extent: { readonly grid: Expr; readonly work: Expr; readonly macs?: Dim },
 ): Stage {
   const used = new Set<Buffer>();
   const params = new Set<Expr>();
@@ -97,6 +97,6 @@ export function makeStage(
     bindings: global.map((b) => cx.buffers.bindingOf(b)),
     grid: extent.grid,
     work: extent.work,
-    macs: extent.macs ?? literal(0),
+    macs: extent.macs ?? 0,
   };
 }

@@ -9,7 +9,7 @@ import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import { macsOf } from '../../ir/ops/macs.ts';
 import { add, ceildiv, floordiv, literal, load, min, mul, sub, variable, zero } from '../../ir/scalar.ts';
-import { asExpr, elements, type Shape } from '../../ir/type.ts';
+import { asExpr, type Dim, elements, type Shape } from '../../ir/type.ts';
 import { broadcastAt, fillsLanes, flatten, unflatten } from '../access.ts';
 import { panelsOf, type Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
@@ -124,7 +124,7 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
   return makeStage(cx, block, { grid, work, macs: macsIn(p) });
 }
 
-const macsIn = (p: Product): Expr => asExpr(macsOf(...p.batch, ...p.rows, p.n, p.k));
+const macsIn = (p: Product): Dim => macsOf(...p.batch, ...p.rows, p.n, p.k);
 
 /** Row coordinates of a flat row; left as arithmetic, so that contiguous rows collapse into one address. */
 const rowAt = (p: Product, row: Expr): readonly Expr[] => (p.rows.length === 1 ? [row] : unflatten(p.rows, row));
