@@ -1,7 +1,11 @@
 /** Rewrites ops that are defined by simpler ones until only ops with kernels of their own are left. */
 import { type Graph, graphValues, isGraph, graph as makeGraph, type Value } from '../ir/graph.ts';
 import { makeValue } from '../ir/op.ts';
+import { concat } from '../ir/ops/shape.ts';
 import { project } from '../ir/ops/structural.ts';
+
+/** Operands of one concatenation: a kernel chooses between them one by one, and a function takes no more than 1000. */
+const MOST_JOINED = 128;
 
 export function decompose(graph: Graph): Graph {
   const done = new Map<Value, Value | readonly Value[]>();
@@ -26,6 +30,7 @@ function expand(value: Value, done: Map<Value, Value | readonly Value[]>): Value
     return Array.isArray(source) ? named(source[index]! as Value, value) : project(source as Value, index, value);
   }
   const operands = inputs as readonly Value[];
+  if (value.op === concat.def && operands.length > MOST_JOINED) return joined(operands, value);
   const { lower } = value.op;
   const simpler =
     lower.kind === 'decompose'
@@ -57,6 +62,19 @@ function decomposeValues(results: readonly Value[], leaves: readonly Value[]): r
     return result as Value;
   };
   return results.map(visit);
+}
+
+/** A concatenation of concatenations; `partition` stores the inner ones where they are too many for one kernel. */
+function joined(parts: readonly Value[], like: Value): Value {
+  const size = Math.max(MOST_JOINED, Math.ceil(parts.length / MOST_JOINED));
+  const count = Math.ceil(parts.length / size);
+  const groups = Array.from({ length: count }, (_, i) => parts.slice(i * size, (i + 1) * size));
+  return makeValue(
+    like.op,
+    groups.map((group) => (group.length > MOST_JOINED ? joined(group, like) : makeValue(like.op, group, like.attrs))),
+    like.attrs,
+    like,
+  );
 }
 
 /** A name and position for a value that was built without one. */

@@ -29,6 +29,13 @@ interface Draft {
   readonly epilogue: Value[];
 }
 
+/**
+ * Ops that may be fused in one chain, and ops in one expanded expression. Far more than fusion gains by; it keeps the
+ * expressions of a kernel within the stack of what walks them, and its operands within what a function can take.
+ */
+const MOST_DEEP = 64;
+const MOST_WIDE = 512;
+
 const kindOf = (v: Value): Value['op']['lower']['kind'] => v.op.lower.kind;
 const isView = (v: Value): boolean => kindOf(v) === 'view';
 const isArithmetic = (v: Value): boolean => kindOf(v) === 'pointwise' || kindOf(v) === 'element';
@@ -50,6 +57,8 @@ class Partitioner {
   private readonly tips = new Map<Value, Draft>();
   private readonly controls = new Set<Value>();
   private readonly outputs: ReadonlySet<Value>;
+  /** Depth and number of the ops that computing an element of a value takes, where it is not in memory. */
+  private readonly extents = new Map<Value, { readonly depth: number; readonly count: number }>();
 
   constructor(graph: Graph) {
     this.graph = graph;
@@ -92,7 +101,10 @@ class Partitioner {
       for (const x of v.inputs) this.requireRows(x, kindOf(v) === 'reduce');
     } else if (isArithmetic(v) || isView(v)) {
       const producer = this.fusableProducer(v);
-      if (!producer) return;
+      if (!producer) {
+        this.limitExtent(v);
+        return;
+      }
       const draft = this.tips.get(producer)!;
       this.tips.delete(producer);
       draft.epilogue.push(v);
@@ -116,10 +128,27 @@ class Partitioner {
     const candidates = v.inputs.filter((u) => {
       const draft = this.tips.get(u);
       if (!draft || this.readers.get(u) !== 1 || this.outputs.has(u)) return false;
+      if (draft.epilogue.length >= MOST_DEEP) return false;
       if (kindOf(v) === 'pointwise') return sameShape(typeOf(u).shape, typeOf(v).shape);
       return isView(v) && 'to' in v.op.lower && keepsUnitStride(draft, v);
     });
     return candidates.at(-1);
+  }
+
+  /** Stores a value that would otherwise make an expression too large, before anything is decided about its readers. */
+  private limitExtent(v: Value): void {
+    const extent = (): { readonly depth: number; readonly count: number } => {
+      const operands = v.inputs.map((x) => this.extents.get(x) ?? { depth: 0, count: 1 });
+      const depth = 1 + operands.reduce((most, x) => Math.max(most, x.depth), 0);
+      return { depth, count: 1 + operands.reduce((sum, x) => sum + x.count, 0) };
+    };
+    let { depth, count } = extent();
+    if (count >= MOST_WIDE)
+      // Nothing was decided by how a view reads memory, so only arithmetic may still be stored.
+      for (const x of v.inputs) if (isArithmetic(x) && this.extents.delete(x)) this.material.add(x);
+    ({ depth, count } = extent());
+    if (depth < MOST_DEEP && count < MOST_WIDE) this.extents.set(v, { depth, count });
+    else this.material.add(v);
   }
 
   /** Makes sure an operand can be loaded: from memory through views, or as any expression when `anyExpression`. */

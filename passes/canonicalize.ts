@@ -130,9 +130,15 @@ function gatheredSlice(v: Value): Value | undefined {
 function pieceOfSplit(v: Value): Value | undefined {
   const from = operand(v);
   if (from.op.name !== 'split' || from.op.lower.kind !== 'decompose') return undefined;
-  const pieces = from.op.lower.build(from.inputs, from.attrs) as readonly Value[];
+  let pieces = piecesOf.get(from);
+  if (!pieces) {
+    pieces = from.op.lower.build(from.inputs, from.attrs) as readonly Value[];
+    piecesOf.set(from, pieces);
+  }
   return pieces[Number(v.attrs.index)];
 }
+/** All pieces of a split are built at once, and asked for one by one. */
+const piecesOf = new WeakMap<Value, readonly Value[]>();
 
 /** An elementwise op on unstretched operands where broadcasting gives the same type, and on plain numbers for constants. */
 function unstretched(v: Value): Value | undefined {

@@ -306,7 +306,10 @@ function spread(g: Value, axis: number, size: Dim, start: Dim, step: number): Va
 /** Sizes of `inputs` on one axis, added up: `[0, n₀, n₀ + n₁, …]`. */
 function offsets(sizes: readonly Dim[]): Dim[] {
   const sums: Dim[] = [0];
-  for (const d of sizes) sums.push(dim(s.add(asExpr(sums.at(-1)!), d)));
+  for (const d of sizes) {
+    const last = sums.at(-1)!;
+    sums.push(typeof last === 'number' && typeof d === 'number' ? last + d : dim(s.add(asExpr(last), d)));
+  }
   return sums;
 }
 /** A coordinate forced into 0 … size − 1, so that the side of a select that is not taken reads inside its operand. */
