@@ -89,29 +89,23 @@ export function tanhF32(x: Expr): Expr {
   return withSign(div(minusOne, add(minusOne, real(x, 2))), x);
 }
 
-/** erf(x)/x − 1 in x² for |x| ≤ 0.95, relative error 2e-8 of erf. */
-const ERF = [
-  0.1283791214227676, -0.37612324953079224, 0.11280180513858795, -0.026711314916610718, 0.004917555022984743,
-  -0.00056314346147701144,
+/** erf(x)/x = P(x²)/Q(x²) for |x| ≤ 4: a minimax fit of the relative error, 2.5e-8 before rounding. */
+const ERF_OVER = [
+  1.1283791065216064, 0.1935410350561142, 0.05310119688510895, 0.0038831657730042934, 0.0002845609560608864,
+  1.9868018625857076e-6,
 ];
-/** (1 − erf x)^(−1/8) in x for 0.95 ≤ x ≤ 4, relative error 1.5e-8 of erf. */
-const ERFC = [
-  0.997388482093811, 0.15503522753715515, 0.057560104876756668, 0.065073698759078979, -0.027605732902884483,
-  0.015751434490084648, -0.0036009424366056919, 0.00050985667621716857,
+const ERF_UNDER = [
+  1, 0.5048538446426392, 0.11534832417964935, 0.015206896699965, 0.0011855261400341988, 3.74201154045295e-5,
 ];
 
 /**
- * erf x. Relative error ≤ 2.5e-7, so that 1 + erf x has an absolute error of the same size: x/2·(1 + erf(x/√2)) is within
- * 1.3e-7·|x| of gelu, and has no relative accuracy where gelu is below that.
+ * erf x, relative error ≤ 3.8e-7: one quotient for all x, half the work of a fit by parts, and exactly ±1 from |x| = 4.
+ * x/2·(1 + erf(x/√2)) is within 1.9e-7·|x| of gelu, and has no relative accuracy where gelu is below that.
  */
 export function erfF32(x: Expr): Expr {
-  const magnitude = abs(x);
-  const near = fma(x, polynomial(mul(x, x), ERF), x);
-  const root = polynomial(min(magnitude, real(x, 4)), ERFC);
-  const square = mul(root, root);
-  const fourth = mul(square, square);
-  const far = sub(real(x, 1), div(real(x, 1), mul(fourth, fourth)));
-  return select(lt(magnitude, real(x, 0.95)), near, withSign(far, x));
+  const within = atLeast(atMost(x, 4), -4);
+  const square = mul(within, within);
+  return div(mul(within, polynomial(square, ERF_OVER)), polynomial(square, ERF_UNDER));
 }
 
 /** (ln(1 + f) − f + f²/2) / f³ for √½ ≤ 1 + f ≤ √2, relative error 6e-9 of the logarithm. */
