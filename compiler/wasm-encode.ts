@@ -120,6 +120,12 @@ export class ModuleBuilder {
     return builder;
   }
 
+  /** Takes back the function that was started last, before anything calls or exports it. */
+  discard(f: FunctionBuilder): void {
+    if (this.#functions.at(-1) !== f) throw new Error(`${f.name} is not the last function`);
+    this.#functions.pop();
+  }
+
   /** Defines a global with a constant start value; a bigint exactly for i64. */
   global(type: Exclude<ValType, 'v128'>, value: number | bigint, mutable = false): Global {
     if ((type === 'i64') !== (typeof value === 'bigint'))

@@ -4,7 +4,7 @@ import { type Expr, exprNodes } from '../ir/expr.ts';
 import { eachStmt, type Kernel, type Routine, type Stmt, stmtExprs } from '../ir/kernel.ts';
 import { legalizeKernel } from './legalize.ts';
 import type { Target } from './target.ts';
-import { FunctionBuilder, type Global, ModuleBuilder, type ValType } from './wasm-encode.ts';
+import { type FunctionBuilder, type Global, ModuleBuilder, type ValType } from './wasm-encode.ts';
 import { mathOf } from './wasm-expr.ts';
 import { type KernelOptions, parameterTypes, printKernel, printRoutine, routineTypes } from './wasm-kernel.ts';
 import { provideMath } from './wasm-math.ts';
@@ -72,15 +72,16 @@ class SharedFunctions {
   }
 
   add(name: string, params: readonly ValType[], print: (f: FunctionBuilder) => void): FunctionBuilder {
-    const draft = new FunctionBuilder(name, 0, { params, results: [] });
-    print(draft);
-    const code: number[] = [];
-    draft.encode(code);
-    const key = `${params.length}:${code.join()}`;
-    const twin = this.#known.get(key);
-    if (twin) return twin;
     const made = this.#module.function(name, params);
     print(made);
+    const code: number[] = [];
+    made.encode(code);
+    const key = `${params.length}:${code.join()}`;
+    const twin = this.#known.get(key);
+    if (twin) {
+      this.#module.discard(made);
+      return twin;
+    }
     this.#known.set(key, made);
     return made;
   }
