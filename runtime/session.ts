@@ -5,7 +5,7 @@ import { execute, type Machine } from './execute.ts';
 import type { EntryPlan, Manifest, Port } from './manifest.ts';
 import { bindProgram, type Program } from './program.ts';
 import { compareRecorded, selfTestInputs } from './selftest.ts';
-import { type Bound, bindInputs, bytesOf, readTensor } from './tensor.ts';
+import { type Bound, bindInputs, elementBytesOf, readTensor } from './tensor.ts';
 
 const PAGE = 2 ** 16;
 /** Bindings of sizes that are kept per session. */
@@ -105,7 +105,7 @@ export class WasmSession implements Session {
     const program = this.#program(entry, plan, bound.symbols);
     ensure(memory, program.bytes);
     const bytes = new Uint8Array(memory.buffer);
-    for (const [i, { at }] of program.inputs.entries()) bytes.set(bytesOf(bound.data[i]!), at);
+    for (const [i, place] of program.inputs.entries()) bytes.set(elementBytesOf(place, bound.data[i]!), place.at);
     const check = (): void => {
       this.#alive();
       options.signal?.throwIfAborted();

@@ -136,6 +136,7 @@ export function sourceOf(source: string | URL | Bundle): Source {
       open: (file, signal) => openUrl(new URL(file, base), signal),
     };
   }
+  if (!(source as Partial<Bundle> | null)?.files) throw unreadable(String(source), 'no bundle');
   return {
     hosted: [...source.files.values()].some((file) => file instanceof URL),
     manifest: async () => source.manifest,

@@ -196,7 +196,7 @@ const bindingText = (symbols: Readonly<Record<string, number>>): string =>
     .join(', ') || 'no size is bound';
 
 function checkShape(port: Port, shape: readonly number[], length: number): void {
-  const text = `was given shape [${[...shape].join(', ')}]`;
+  const text = `was given shape [${Array.from(shape).join(', ')}]`;
   if (shape.length !== port.shape.length) refuse(port, text, `Pass ${port.shape.length} dimensions.`);
   for (const dim of shape) {
     if (!Number.isSafeInteger(dim) || dim < 0) refuse(port, text, 'Sizes are integers from 0.');
@@ -204,12 +204,22 @@ function checkShape(port: Port, shape: readonly number[], length: number): void 
   if (product(shape) !== length) refuse(port, `${text} with ${length} elements`, `Pass ${product(shape)} elements.`);
 }
 
-/** The bytes of an array, to copy. */
-export const bytesOf = (data: TensorData): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+/**
+ * The bytes of an input whose turn has come.
+ *
+ * @throws HeddleError `input` when its buffer was transferred or resized since the call of `run`
+ */
+export function elementBytesOf(
+  place: { readonly port: Port; readonly shape: readonly number[] },
+  data: TensorData,
+): Uint8Array {
+  if (data.length !== product(place.shape)) refuse(place.port, 'changed while it waited', 'Leave it alone.');
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
 
 /** A copy of elements that stand in memory. */
 export function readTensor(memory: ArrayBufferLike, at: number, dtype: ElementType, shape: readonly number[]): Tensor {
   const data = new arrayClass[dtype](product(shape));
-  bytesOf(data).set(new Uint8Array(memory, at, data.byteLength));
+  new Uint8Array(data.buffer).set(new Uint8Array(memory, at, data.byteLength));
   return { dtype, shape, data };
 }

@@ -57,6 +57,8 @@ const refused: readonly (readonly [string, string, Readonly<Record<string, unkno
     { x: { data: f32(3), shape: [4] }, y: f32(4) },
     /shape \[4\] with 3 elements/,
   ],
+  ['a shape that is no list', 'add', { x: { data: f32(3), shape: 7 }, y: f32(3) }, /given shape \[\]. Pass 1 dim/],
+  ['nested lists', 'add', { x: [[1, 2, 3]], y: f32(3) }, /has 1,2,3 at \[0\]/],
   ['a negative size', 'add', { x: { data: f32(3), shape: [-3] }, y: f32(3) }, /Sizes are integers/],
   ['a symbolic text', 'add', { x: ['1'], y: f32(1) }, /has 1 at \[0\]/],
   [
@@ -155,3 +157,23 @@ test('an unknown entry is named together with those there are', async (t) => {
   });
   await t.throwsAsync(session.run({}, { entry: 'toString' }), { code: 'option' });
 });
+
+test('an input whose buffer is transferred while its run waits is refused, and the session goes on', async (t) => {
+  const session = await open(bundle);
+  t.teardown(() => session.dispose());
+  const given = { x: f32(3), y: f32(3) };
+  const first = session.run({ x: f32(3), y: f32(3) }, { entry: 'add' });
+  const second = session.run(given, { entry: 'add' });
+  structuredClone(given.x.buffer, { transfer: [given.x.buffer] });
+  await first;
+  await t.throwsAsync(second, {
+    instanceOf: HeddleError,
+    message: /"x" .* changed while it waited. Leave/,
+  });
+  await t.notThrowsAsync(session.run({ x: f32(2), y: f32(2) }, { entry: 'add' }));
+});
+
+for (const source of [undefined, null, 5, {}])
+  test(`open refuses ${JSON.stringify(source) ?? 'undefined'}`, async (t) => {
+    await t.throwsAsync(open(source as never), { instanceOf: HeddleError, message: /cannot read .*: no bundle/ });
+  });
