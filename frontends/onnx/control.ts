@@ -1,0 +1,216 @@
+/** If, Loop and Scan: subgraphs read in scopes of their own, closed over what they capture. */
+import { CompileError } from '../../ir/diagnostic.ts';
+import { graph, type Value } from '../../ir/graph.ts';
+import { branch, loop, scan } from '../../ir/ops/control.ts';
+import { concat, iota, reshape, slice, transpose } from '../../ir/ops/shape.ts';
+import { projectAll, scalar } from '../../ir/ops/structural.ts';
+import { asExpr, type Dim, dim, sameType, tensor } from '../../ir/type.ts';
+import { sub } from '../../ir/scalar.ts';
+import { typeOf } from '../../ir/graph.ts';
+import { nd } from '../../ir/nd.ts';
+import { computed, type Item, literalItem, sizesItem } from './item.ts';
+import type { Node } from './node.ts';
+import type { OnnxGraph } from './proto.ts';
+import { argument, type Capture, Scope } from './scope.ts';
+
+/** What these operators need of the importer. */
+export interface Reading {
+  /** Most trips of a loop whose number of trips is only known when it runs. */
+  readonly maxTrips: number | undefined;
+  /** Reads a subgraph in `scope`; `inputs` stand for its inputs, in order. */
+  subgraph(g: OnnxGraph, scope: Scope, inputs: readonly Item[]): Item[];
+}
+
+interface Body {
+  readonly inputs: readonly Value[];
+  readonly results: readonly Item[];
+  readonly captures: readonly Capture[];
+}
+
+/** A subgraph as a closed graph: what it reads from outside comes as further inputs. */
+function bodyOf(g: OnnxGraph, scope: Scope, reading: Reading, types: readonly Item['type'][]): Body {
+  const inner = new Scope(scope, 'body', scope.opsets);
+  const inputs = types.map((type, i) => argument(g.inputs[i]?.name || `in${i}`, type));
+  const results = reading.subgraph(g, inner, inputs.map(computed));
+  return { inputs, results, captures: inner.captures };
+}
+
+const outputsOf = (results: readonly Item[]): (readonly [string, Value])[] =>
+  results.map((item, i) => [`out${i}`, item.value()] as const);
+
+function runIf(n: Node, scope: Scope, reading: Reading): Item[] {
+  const graphs = { then: n.graph('then_branch'), else: n.graph('else_branch') };
+  n.finish();
+  const known = n.item(0).literal ? n.number(0) : undefined;
+  if (known !== undefined) {
+    const taken = known !== 0 ? graphs.then : graphs.else;
+    return reading.subgraph(taken, new Scope(scope, 'inline', scope.opsets), []);
+  }
+  const [yes, no] = [bodyOf(graphs.then, scope, reading, []), bodyOf(graphs.else, scope, reading, [])];
+  // Both branches take the captures of either.
+  const captures = new Map<Item, string>();
+  for (const { outer, name } of [...yes.captures, ...no.captures]) captures.set(outer, name);
+  const closed = (name: string, body: Body): ReturnType<typeof graph> =>
+    graph(
+      name,
+      [...captures].map(([outer, key]) => {
+        const own = body.captures.find((c) => c.outer === outer);
+        return own?.inner ?? argument(key, outer.type);
+      }),
+      outputsOf(body.results),
+    );
+  let condition = n.value(0);
+  if (typeOf(condition).shape.length > 0) condition = reshape([condition], { shape: [] });
+  const operands = [...captures.keys()].map((outer) => outer.value());
+  const value = branch([condition, ...operands], { then: closed('then', yes), else: closed('else', no) });
+  return projectAll(value).map(computed);
+}
+
+/** Beyond this, a number of trips is a way to say "until the condition fails". */
+const ENDLESS = 2 ** 31 - 1;
+/** Trips that are written out one after another where a state changes its shape. */
+const MAX_UNROLLED = 256;
+
+function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
+  const g = n.graph('body');
+  n.finish();
+  const trips = tripsOf(n);
+  const first = n.has(1) ? n.item(1) : literalItem(nd('bool', [], [1]));
+  const states = n.items.slice(2).map((item, i) => item ?? n.item(i + 2));
+  const startsTrue = first.literal && first.constant()!.data[0] !== 0;
+  let body: Body | undefined;
+  let reason: CompileError | undefined;
+  try {
+    const types = [tensor('i64', []), tensor('bool', []), ...states.map((s) => s.type)];
+    body = bodyOf(g, scope, reading, types);
+  } catch (error) {
+    if (!(error instanceof CompileError)) throw error;
+    reason = error;
+  }
+  const keeps = body?.results.slice(1, 1 + states.length).every((r, i) => sameType(r.type, states[i]!.type)) ?? false;
+  if (!body || !keeps) {
+    if (typeof trips !== 'number' || trips > MAX_UNROLLED || !startsTrue)
+      throw reason ?? n.fail('a state changes its shape from trip to trip', 'export the loop with states of fixed shapes');
+    return unrolled(n, g, scope, reading, trips, states);
+  }
+  const next = body.results[0]!;
+  const goesOn = next.literal ? next.constant()!.data[0] !== 0 : next.value() === body.inputs[1];
+  if (trips !== undefined && startsTrue && goesOn) return counted(body, trips, states);
+  if (body.results.length > 1 + states.length)
+    n.fail('the number of rows it stacks depends on the data', 'export it with a fixed number of trips');
+  const most = trips ?? reading.maxTrips;
+  if (most === undefined)
+    n.fail('its number of trips is only known when it runs', 'pass maxTrips, the most it will ever make');
+  const count = n.has(0) && trips === undefined ? scalarOf(n.value(0)) : sizesItem('i64', [], [most]).value();
+  const captures = body.captures.map((c) => c.outer.value());
+  const value = loop([count, scalarOf(first.value()), ...states.map((s) => s.value()), ...captures], {
+    body: graph('body', [...body.inputs, ...body.captures.map((c) => c.inner)], outputsOf(body.results)),
+    carried: states.length,
+    maxTrips: most,
+  });
+  return projectAll(value).map(computed);
+}
+const scalarOf = (v: Value): Value => (typeOf(v).shape.length === 0 ? v : reshape([v], { shape: [] }));
+
+/** The number of trips where it is known; undefined when there is none, or it comes with the data. */
+function tripsOf(n: Node): Dim | undefined {
+  const known = n.items[0]?.dims?.[0];
+  return known === undefined || (typeof known === 'number' && known >= ENDLESS) ? undefined : known;
+}
+
+/** A loop whose condition always holds: a scan over the trip numbers. */
+function counted(body: Body, trips: Dim, states: readonly Item[]): Item[] {
+  const [time, condition, ...old] = body.inputs;
+  // The trip number is the item; the condition, which is true, is closed over.
+  const inner = graph(
+    'body',
+    [...old, time!, condition!, ...body.captures.map((c) => c.inner)],
+    outputsOf(body.results.slice(1)),
+  );
+  const times = iota([], { axis: 0, shape: [trips], dtype: 'i64' });
+  const on = scalar(1, 'bool');
+  const value = scan([...states.map((s) => s.value()), times, on, ...body.captures.map((c) => c.outer.value())], {
+    body: inner,
+    carried: states.length,
+    closed: body.captures.length + 1,
+  });
+  return projectAll(value).map(computed);
+}
+
+/** Every trip written out, for states whose shapes change. */
+function unrolled(n: Node, g: OnnxGraph, scope: Scope, reading: Reading, trips: number, initial: readonly Item[]): Item[] {
+  let states = initial;
+  const rows: Item[][] = [];
+  for (let t = 0; t < trips; t++) {
+    const on = literalItem(nd('bool', [], [1]));
+    const inner = new Scope(scope, 'inline', scope.opsets);
+    const results = reading.subgraph(g, inner, [literalItem(nd('i64', [], [t])), on, ...states]);
+    states = results.slice(1, 1 + states.length);
+    rows.push(results.slice(1 + states.length));
+    if (!results[0]!.literal) n.fail('its condition depends on the data, and a state changes its shape');
+    if (results[0]!.constant()!.data[0] === 0) break;
+  }
+  const stacked = (rows[0] ?? []).map((_, i) => computed(stack(rows.map((row) => row[i]!.value()))));
+  if (rows.length === 0 && n.outputs > states.length) n.fail('it makes no trip, so its stacks have no rows');
+  return [...states, ...stacked];
+}
+function stack(parts: readonly Value[]): Value {
+  const rows = parts.map((x) => reshape([x], { shape: [1, ...typeOf(x).shape] }));
+  return rows.length === 1 ? rows[0]! : concat(rows, { axis: 0 });
+}
+
+function runScan(n: Node, scope: Scope, reading: Reading): Item[] {
+  const g = n.graph('body');
+  const count = n.int('num_scan_inputs');
+  if (n.opset < 9) return n.fail('Scan of opset 8 is not supported', 'convert the model to opset 9 or later');
+  const items = n.items.map((_, i) => n.item(i));
+  const carried = items.length - count;
+  if (count < 1 || carried < 0) n.fail(`num_scan_inputs is ${count} for ${items.length} operands`, undefined, 'attribute');
+  const stacks = g.outputs.length - carried;
+  const [inAxes, inBack] = [n.intList('scan_input_axes') ?? [], n.intList('scan_input_directions') ?? []];
+  const [outAxes, outBack] = [n.intList('scan_output_axes') ?? [], n.intList('scan_output_directions') ?? []];
+  n.finish();
+  const states = items.slice(0, carried);
+  const xs = items.slice(carried).map((item, i) => {
+    const first = movedAxis(item.value(), n.axis(inAxes[i] ?? 0, item.type.shape.length), 0);
+    return inBack[i] === 1 ? flipped(first) : first;
+  });
+  const types = [...states.map((s) => s.type), ...xs.map((x) => tensor(typeOf(x).dtype, typeOf(x).shape.slice(1)))];
+  const body = bodyOf(g, scope, reading, types);
+  const value = scan([...states.map((s) => s.value()), ...xs, ...body.captures.map((c) => c.outer.value())], {
+    body: graph('body', [...body.inputs, ...body.captures.map((c) => c.inner)], outputsOf(body.results)),
+    carried,
+    closed: body.captures.length,
+  });
+  const results = projectAll(value);
+  return results.map((result, i) => {
+    const k = i - carried;
+    if (k < 0 || k >= stacks) return computed(result);
+    const forward = outBack[k] === 1 ? flipped(result) : result;
+    return computed(movedAxis(forward, 0, n.axis(outAxes[k] ?? 0, typeOf(result).shape.length)));
+  });
+}
+
+/** `x` with one axis at another place, the others in order. */
+function movedAxis(x: Value, from: number, to: number): Value {
+  if (from === to) return x;
+  const perm = typeOf(x).shape.map((_, i) => i);
+  const rest = perm.toSpliced(from, 1);
+  return transpose([x], { perm: rest.toSpliced(to, 0, from) });
+}
+/** Axis 0 from the last position to the first. */
+function flipped(x: Value): Value {
+  const { shape } = typeOf(x);
+  return slice([x], {
+    starts: shape.map((d, i) => (i === 0 ? dim(sub(asExpr(d), 1)) : 0)),
+    stops: shape.map((d, i) => (i === 0 ? -1 : d)),
+    steps: shape.map((_, i) => (i === 0 ? -1 : 1)),
+  });
+}
+
+/** Operators with subgraphs. */
+export const CONTROL: Readonly<Record<string, (n: Node, scope: Scope, reading: Reading) => Item[]>> = {
+  If: runIf,
+  Loop: runLoop,
+  Scan: runScan,
+};

@@ -1,0 +1,141 @@
+/** Softmax and normalisations as ONNX spells them. */
+import { typeOf, type Value } from '../../ir/graph.ts';
+import { abs, add, cast, div, mul, pow, reciprocal, sqrt, sub } from '../../ir/ops/elementwise.ts';
+import { batchNorm, groupNorm, layerNorm, logSoftmax, rmsNorm, softmax } from '../../ir/ops/norm.ts';
+import { reduceMean, reduceSum } from '../../ir/ops/reduce.ts';
+import { expand, pad, reshape, sliceAxis } from '../../ir/ops/shape.ts';
+import { scalar } from '../../ir/ops/structural.ts';
+import { asExpr, type Dim, dim, elements, sameShape, type Shape } from '../../ir/type.ts';
+import { add as plus } from '../../ir/scalar.ts';
+import type { Entries, Entry, Node } from './node.ts';
+
+const like = (x: Value, value: number): Value => scalar(value, typeOf(x).dtype);
+const count = (shape: Shape): Dim => dim(elements(shape));
+
+/** Before opset 13 the axes from `axis` on are one. */
+const normalised =
+  (op: typeof softmax | typeof logSoftmax): Entry =>
+  (n) => {
+    const x = n.value(0);
+    const { shape } = typeOf(x);
+    if (n.opset >= 13) return op([x], { axis: n.int('axis', -1) });
+    const axis = n.axis(n.int('axis', 1), shape.length);
+    if (axis === shape.length - 1) return op([x], { axis: -1 });
+    const flat = reshape([x], { shape: [count(shape.slice(0, axis)), count(shape.slice(axis))] });
+    return reshape([op([flat], { axis: -1 })], { shape });
+  };
+
+/** Normalises the axes from `axis` on as one line, with a scale and a bias of those axes. */
+function overLast(
+  n: Node,
+  scale: Value | undefined,
+  bias: Value | undefined,
+  line: (operands: readonly Value[]) => Value,
+): Value {
+  const x = n.value(0);
+  const { shape } = typeOf(x);
+  const axis = n.axis(n.int('axis', -1), shape.length);
+  const last = shape.slice(axis);
+  const one = axis === shape.length - 1;
+  const flat = one ? x : reshape([x], { shape: [...shape.slice(0, axis), count(last)] });
+  const fits = [scale, bias].every((v) => !v || sameShape(typeOf(v).shape, last));
+  if (fits && (scale || !bias)) {
+    const vectors = [scale, bias].flatMap((v) => (v ? [one ? v : reshape([v], { shape: [count(last)] })] : []));
+    const out = line([flat, ...vectors]);
+    return one ? out : reshape([out], { shape });
+  }
+  const unit = line([flat]);
+  const whole = one ? unit : reshape([unit], { shape });
+  const scaled = scale ? mul([whole, scale]) : whole;
+  return bias ? add([scaled, bias]) : scaled;
+}
+
+function layerNormalization(n: Node): readonly (Value | undefined)[] {
+  const x = n.value(0);
+  const eps = n.float('epsilon', 1e-5);
+  n.ignore('stash_type');
+  const out = overLast(n, n.optional(1), n.optional(2), (operands) => layerNorm(operands, { eps }));
+  if (!n.wants(1) && !n.wants(2)) return [out];
+  const { shape } = typeOf(x);
+  const axis = n.axis(n.int('axis', -1), shape.length);
+  const attrs = { axes: shape.map((_, i) => i).slice(axis), keepdims: true };
+  const middle = reduceMean([x], attrs);
+  const away = sub([x, middle]);
+  const variance = reduceMean([mul([away, away])], attrs);
+  return [out, middle, reciprocal([sqrt([add([variance, like(x, eps)])])])];
+}
+
+function batchNormalization(n: Node): readonly (Value | undefined)[] {
+  n.ignore('momentum', 'spatial', 'is_test', 'consumed_inputs');
+  if (n.int('training_mode', 0) !== 0) n.fail('training_mode is 1', 'export the model in evaluation mode');
+  const { dtype } = n.type(0);
+  const statistics = [1, 2, 3, 4].map((i) => (n.type(i).dtype === dtype ? n.value(i) : cast([n.value(i)], { to: dtype })));
+  return [batchNorm([n.value(0), ...statistics], { eps: n.float('epsilon', 1e-5) })];
+}
+
+function groupNormalization(n: Node): Value {
+  const groups = n.int('num_groups');
+  n.ignore('stash_type');
+  const x = n.value(0);
+  const channels = typeOf(x).shape[1]!;
+  const perChannel = (v: Value): Value => {
+    if (n.opset >= 21 || typeof channels !== 'number') return v;
+    // Before opset 21, one for each group.
+    const wide = expand([reshape([v], { shape: [groups, 1] })], { shape: [groups, channels / groups] });
+    return reshape([wide], { shape: [channels] });
+  };
+  return groupNorm([x, perChannel(n.value(1)), perChannel(n.value(2))], { groups, eps: n.float('epsilon', 1e-5) });
+}
+
+function localResponse(n: Node): Value {
+  const x = n.value(0);
+  const { shape } = typeOf(x);
+  const size = n.int('size');
+  const [alpha, beta, bias] = [n.float('alpha', 1e-4), n.float('beta', 0.75), n.float('bias', 1)];
+  const before = Math.floor((size - 1) / 2);
+  const amounts = (by: number): number[] => shape.map((_, i) => (i === 1 ? by : 0));
+  const wide = pad([mul([x, x])], { before: amounts(before), after: amounts(size - 1 - before) });
+  const parts = Array.from({ length: size }, (_, i) => sliceAxis(wide, 1, i, dim(plus(asExpr(shape[1]!), i))));
+  const sum = parts.reduce((a, b) => add([a, b]));
+  return div([x, pow([add([mul([sum, like(x, alpha / size)]), like(x, bias)]), like(x, beta)])]);
+}
+
+function lpNormalization(n: Node): Value {
+  const x = n.value(0);
+  const attrs = { axes: [n.axis(n.int('axis', -1), typeOf(x).shape.length)], keepdims: true };
+  const norm = n.int('p', 2) === 1 ? reduceSum([abs([x])], attrs) : sqrt([reduceSum([mul([x, x])], attrs)]);
+  return div([x, norm]);
+}
+
+function meanVariance(n: Node): Value {
+  const x = n.value(0);
+  const attrs = { axes: n.intList('axes') ?? [0, 2, 3], keepdims: true };
+  const away = sub([x, reduceMean([x], attrs)]);
+  const deviation = sqrt([reduceMean([mul([away, away])], attrs)]);
+  return div([away, add([deviation, like(x, 1e-9)])]);
+}
+
+function rms(n: Node): Value {
+  const eps = n.float('epsilon', 1e-5);
+  n.ignore('stash_type');
+  return overLast(n, n.optional(1), undefined, (operands) => rmsNorm(operands, { eps }));
+}
+
+export const normalization: Entries = {
+  Softmax: normalised(softmax),
+  LogSoftmax: normalised(logSoftmax),
+  LayerNormalization: layerNormalization,
+  RMSNormalization: rms,
+  SimplifiedLayerNormalization: rms,
+  BatchNormalization: batchNormalization,
+  InstanceNormalization: (n) => {
+    const channels = n.shape(0)[1];
+    if (typeof channels !== 'number') return n.fail('the channel axis must have a fixed size');
+    n.ignore('consumed_inputs');
+    return groupNorm([n.value(0), n.value(1), n.value(2)], { groups: channels, eps: n.float('epsilon', 1e-5) });
+  },
+  GroupNormalization: groupNormalization,
+  LRN: localResponse,
+  LpNormalization: lpNormalization,
+  MeanVarianceNormalization: meanVariance,
+};

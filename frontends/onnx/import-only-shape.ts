@@ -1,0 +1,335 @@
+/** ONNX operators on shapes and positions that have no object of their own here. */
+import type { Scalar } from '../../ir/dtype.ts';
+import { typeOf, type Value } from '../../ir/graph.ts';
+import { nd } from '../../ir/nd.ts';
+import { broadcastShapes } from '../../ir/ops/check.ts';
+import { add, cast, equal, floorMod, less, mul, rem, select, sub } from '../../ir/ops/elementwise.ts';
+import { gatherElements, oneHot, scatterElements } from '../../ir/ops/index.ts';
+import { cumsum, topK } from '../../ir/ops/order.ts';
+import { concat, expand, iota, pad, reshape, slice, split, transpose, trilu } from '../../ir/ops/shape.ts';
+import { constant, scalar } from '../../ir/ops/structural.ts';
+import * as s from '../../ir/scalar.ts';
+import { boundsOf } from '../../ir/simplify.ts';
+import { asExpr, type Dim, dim, sameDim, type Shape } from '../../ir/type.ts';
+import type { Entries, Node, Results } from './node.ts';
+
+/** Axes from operand `i`, or the attribute of older opsets, counted from the start. */
+export function axesOf(n: Node, i: number, rank: number): number[] | undefined {
+  const given = n.has(i) ? n.ints(i) : n.intList('axes');
+  return given?.map((axis) => n.axis(axis, rank));
+}
+
+/** A product of sizes over another: common factors cancel, so that the quotient stays in terms of the symbols. */
+function quotient(n: Node, all: Shape, some: Shape): Dim {
+  const factors = (shape: Shape): { count: number; open: Dim[] } => {
+    let count = 1;
+    const open: Dim[] = [];
+    const visit = (d: Dim): void => {
+      if (typeof d === 'number') count *= d;
+      else if (d.op === 'const') count *= d.arg as number;
+      else if (d.op === 'mul') d.args.forEach(visit);
+      else open.push(d);
+    };
+    shape.forEach(visit);
+    return { count, open };
+  };
+  const [top, bottom] = [factors(all), factors(some)];
+  for (const d of [...bottom.open]) {
+    const at = top.open.indexOf(d);
+    if (at < 0) continue;
+    top.open.splice(at, 1);
+    bottom.open.splice(bottom.open.indexOf(d), 1);
+  }
+  const shape = `[${all.map((d) => (typeof d === 'number' ? d : '?')).join(', ')}]`;
+  if (bottom.count === 0) return n.fail(`the open size of a reshape of ${shape} is divided by zero`, undefined, 'shape');
+  const product = [...top.open].reduce<Dim>((p, d) => dim(s.mul(asExpr(p), d)), 1);
+  const rest = bottom.open.reduce<Dim>((p, d) => dim(s.mul(asExpr(p), d)), 1);
+  if (rest === 1 && top.count % bottom.count === 0) return dim(s.mul(asExpr(product), top.count / bottom.count));
+  if (rest === 1 && product === 1)
+    return n.fail(`${top.count} elements do not form rows of ${bottom.count}`, undefined, 'shape');
+  return dim(s.floordiv(s.mul(asExpr(product), top.count), s.mul(asExpr(rest), bottom.count)));
+}
+
+function reshapeNode(n: Node): Value {
+  const x = n.value(0);
+  const from = typeOf(x).shape;
+  const keepZero = n.int('allowzero', 0) !== 0;
+  const wanted = n.opset < 5 ? (n.intList('shape') ?? n.fail('attribute "shape" is missing')) : (n.dims(1) ?? []);
+  const sizes = wanted.map((d, i) => (d === 0 && !keepZero ? (from[i] ?? n.fail(`size ${i} copies an axis that is not there`)) : d));
+  const open = sizes.indexOf(-1);
+  if (open < 0) return reshape([x], { shape: sizes });
+  return reshape([x], { shape: sizes.with(open, quotient(n, from, sizes.toSpliced(open, 1))) });
+}
+
+/** A position of a slice limited to `low … size − high`, from the end when negative. */
+function position(at: Dim, size: Dim, low: number, high: number): Dim {
+  const [least, most] = boundsOf(asExpr(at));
+  const up = most < 0 ? dim(s.add(asExpr(size), at)) : at;
+  if (most >= 0 && least < 0) return dim(s.max(s.min(asExpr(up), s.sub(asExpr(size), high)), low));
+  if (typeof up === 'number' && typeof size === 'number') return Math.max(low, Math.min(up, size - high));
+  const [smallest] = boundsOf(s.sub(s.sub(asExpr(size), high), up));
+  const top = smallest >= 0 ? up : dim(s.min(asExpr(up), s.sub(asExpr(size), high)));
+  return boundsOf(asExpr(top))[0] >= low ? top : dim(s.max(asExpr(top), low));
+}
+
+function sliceNode(n: Node): Value {
+  const x = n.value(0);
+  const { shape } = typeOf(x);
+  const old = n.opset < 10;
+  const starts = (old ? n.intList('starts') : n.dims(1)) ?? n.fail('starts are missing');
+  const ends = (old ? n.intList('ends') : n.dims(2)) ?? n.fail('ends are missing');
+  const axes = (old ? n.intList('axes') : n.ints(3)) ?? starts.map((_, i) => i);
+  const steps = (old ? undefined : n.ints(4)) ?? starts.map(() => 1);
+  const attrs = { starts: shape.map((): Dim => 0), stops: [...shape], steps: shape.map(() => 1) };
+  axes.forEach((axis, i) => {
+    const at = n.axis(axis, shape.length);
+    const [size, step] = [shape[at]!, steps[i] ?? 1];
+    const back = step < 0;
+    const [start, end] = [saturated(starts[i]!), saturated(ends[i]!)];
+    attrs.steps[at] = step;
+    attrs.starts[at] = position(start, size, 0, back ? 1 : 0);
+    // Counting down, an end far below zero means "through the first".
+    attrs.stops[at] = back && typeof end === 'number' && end <= -FAR ? -1 : position(end, size, back ? -1 : 0, back ? 1 : 0);
+    if (!back && typeof end === 'number' && end >= FAR) attrs.stops[at] = size;
+    const [from, to] = [attrs.starts[at]!, attrs.stops[at]!];
+    const span = back ? s.sub(asExpr(from), to) : s.sub(asExpr(to), from);
+    if (boundsOf(span)[1] <= 0) attrs.stops[at] = from;
+    else if (boundsOf(span)[0] < 0) attrs.stops[at] = back ? dim(s.min(asExpr(to), from)) : dim(s.max(asExpr(to), from));
+  });
+  return slice([x], attrs);
+}
+/** What exporters write for "to the end". */
+const FAR = 2 ** 31 - 1;
+const saturated = (d: Dim): Dim => (typeof d === 'number' ? Math.max(-FAR, Math.min(FAR, d)) : d);
+
+function splitNode(n: Node): Results {
+  const x = n.value(0);
+  const { shape } = typeOf(x);
+  const axis = n.axis(n.int('axis', 0), shape.length);
+  const count = n.int('num_outputs', n.outputs);
+  const given = n.has(1) ? n.dims(1) : n.intList('split');
+  if (given) return split([x], { axis, sizes: given });
+  const size = shape[axis]!;
+  if (typeof size !== 'number') {
+    const part = dim(s.floordiv(size, count));
+    return split([x], { axis, sizes: [...new Array<Dim>(count - 1).fill(part), dim(s.sub(size, s.mul(asExpr(part), count - 1)))] });
+  }
+  const part = Math.ceil(size / count);
+  const sizes = Array.from({ length: count }, (_, i) => Math.max(0, Math.min(part, size - i * part)));
+  return split([x], { axis, sizes });
+}
+
+function tileNode(n: Node): Value {
+  const x = n.value(0);
+  const repeats = n.dims(1) ?? [];
+  const { shape } = typeOf(x);
+  if (repeats.length !== shape.length) n.fail(`${repeats.length} repeats for rank ${shape.length}`, undefined, 'shape');
+  const apart = reshape([x], { shape: shape.flatMap((d) => [1, d]) });
+  const wide = expand([apart], { shape: shape.flatMap((d, i) => [repeats[i]!, d]) });
+  return reshape([wide], { shape: shape.map((d, i) => dim(s.mul(asExpr(d), repeats[i]!))) });
+}
+
+const MODES: Readonly<Record<string, 'constant' | 'edge' | 'reflect' | 'wrap'>> = {
+  constant: 'constant',
+  edge: 'edge',
+  reflect: 'reflect',
+  wrap: 'wrap',
+};
+function padNode(n: Node): Value {
+  const x = n.value(0);
+  const { shape } = typeOf(x);
+  const word = n.string('mode', 'constant');
+  const mode = MODES[word] ?? n.fail(`mode "${word}" is not known`);
+  const old = n.opset < 11;
+  const amounts = (old ? n.intList('pads') : n.ints(1)) ?? n.fail('pads are missing');
+  const value = (old ? n.float('value', 0) : n.number(2)) ?? 0;
+  const axes = n.ints(3)?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
+  const [before, after] = [shape.map(() => 0), shape.map(() => 0)];
+  axes.forEach((axis, i) => {
+    before[axis] = amounts[i]!;
+    after[axis] = amounts[i + axes.length]!;
+  });
+  return pad([x], { before, after, value, mode });
+}
+
+function constantNode(n: Node): Value {
+  const literal = (dtype: Scalar, values: readonly number[], shape: readonly number[]): Value =>
+    constant([], { value: nd(dtype, shape, values) });
+  if (n.hasAttribute('value_float')) return literal('f32', [n.float('value_float')], []);
+  if (n.hasAttribute('value_int')) return literal('i64', [n.int('value_int')], []);
+  const floats = n.floatList('value_floats');
+  if (floats) return literal('f32', floats, [floats.length]);
+  const ints = n.intList('value_ints');
+  if (ints) return literal('i64', ints, [ints.length]);
+  return n.fail('only tensors, numbers and lists of numbers are supported as constants');
+}
+
+function rangeNode(n: Node): Value {
+  const { dtype } = n.type(0);
+  const sizes = [0, 1, 2].map((i) => n.items[i]?.dims?.[0]);
+  const step = n.number(2)!;
+  if (sizes.every((d) => typeof d !== 'number' || Number.isSafeInteger(d)) && sizes.every((d) => d !== undefined)) {
+    const [from, to] = sizes as [Dim, Dim];
+    const span = step > 0 ? s.sub(asExpr(to), from) : s.sub(asExpr(from), to);
+    const count = dim(s.max(s.ceildiv(span, Math.abs(step)), 0));
+    return counting(n.value(0), count, step, dtype, from === 0);
+  }
+  const [from, to] = [n.number(0)!, n.number(1)!];
+  return counting(n.value(0), Math.max(0, Math.ceil((to - from) / step)), step, dtype, from === 0);
+}
+function counting(from: Value, count: Dim, step: number, dtype: Scalar, fromZero: boolean): Value {
+  const whole = iota([], { axis: 0, shape: [count], dtype });
+  const scaled = step === 1 ? whole : mulBy(whole, step, dtype);
+  return fromZero ? scaled : add([scaled, reshape([from], { shape: [] })]);
+}
+const mulBy = (x: Value, by: number, dtype: Scalar): Value => mul([x, scalar(by, dtype)]);
+
+function oneHotNode(n: Node): Value {
+  const indices = n.value(0);
+  const { dtype } = typeOf(indices);
+  const depth = n.dims(1)?.[0] ?? n.fail('the depth is missing');
+  const values = n.constant(2)!;
+  const whole = dtype === 'i32' || dtype === 'i64' ? indices : cast([indices], { to: 'i64' });
+  const [off, on] = values.data as unknown as [number, number];
+  return oneHot([whole], { depth, axis: n.int('axis', -1), on, off, dtype: values.dtype });
+}
+
+function spaceDepth(n: Node, toSpace: boolean): Value {
+  const x = n.value(0);
+  const [batch, channels, h, w] = typeOf(x).shape as [Dim, number, Dim, Dim];
+  const b = n.int('blocksize');
+  const times = (d: Dim, by: number): Dim => dim(s.mul(asExpr(d), by));
+  const over = (d: Dim): Dim => dim(s.floordiv(asExpr(d), b));
+  if (!toSpace) {
+    const apart = reshape([x], { shape: [batch, channels, over(h), b, over(w), b] });
+    const turned = transpose([apart], { perm: [0, 3, 5, 1, 2, 4] });
+    return reshape([turned], { shape: [batch, channels * b * b, over(h), over(w)] });
+  }
+  const rows = n.string('mode', 'DCR') === 'CRD';
+  const out = channels / (b * b);
+  const apart = reshape([x], { shape: rows ? [batch, out, b, b, h, w] : [batch, b, b, out, h, w] });
+  const turned = transpose([apart], { perm: rows ? [0, 1, 4, 2, 5, 3] : [0, 3, 4, 1, 5, 2] });
+  return reshape([turned], { shape: [batch, out, times(h, b), times(w, b)] });
+}
+
+function reverseSequence(n: Node): Value {
+  const x = n.value(0);
+  const { shape } = typeOf(x);
+  const [time, batch] = [n.int('time_axis', 0), n.int('batch_axis', 1)];
+  const lens = n.value(1);
+  const at = iota([], { axis: time, shape, dtype: 'i64' });
+  const ends = expand([reshape([lens], { shape: shape.map((d, i) => (i === batch ? d : 1)) })], { shape });
+  const back = sub([sub([ends, scalar(1, 'i64')]), at]);
+  return gatherElements([x, select([less([at, ends]), back, at])], { axis: time });
+}
+
+function eyeLike(n: Node): Value {
+  const { shape, dtype } = n.type(0);
+  const k = n.int('k', 0);
+  const [rows, columns] = [0, 1].map((axis) => iota([], { axis, shape, dtype: 'i32' }));
+  return cast([equal([columns!, add([rows!, scalar(k, 'i32')])])], { to: n.dtype('dtype') ?? dtype });
+}
+
+function unsqueezeNode(n: Node): Value {
+  const { shape } = n.type(0);
+  const given = (n.has(1) ? n.ints(1) : n.intList('axes')) ?? n.fail('axes are missing');
+  const rank = shape.length + given.length;
+  const at = new Set(given.map((a) => n.axis(a, rank)));
+  if (at.size !== given.length) n.fail(`axes [${given.join(', ')}] name one axis twice`, undefined, 'attribute');
+  const rest = [...shape];
+  return reshape([n.value(0)], { shape: Array.from({ length: rank }, (_, i) => (at.has(i) ? 1 : rest.shift()!)) });
+}
+
+function squeezeNode(n: Node): Value {
+  const { shape } = n.type(0);
+  const axes = axesOf(n, 1, shape.length) ?? shape.flatMap((d, i) => (d === 1 ? [i] : []));
+  for (const axis of axes)
+    if (!sameDim(shape[axis]!, 1)) n.fail(`axis ${axis} of the operand does not have size 1`, undefined, 'shape');
+  return reshape([n.value(0)], { shape: shape.filter((_, i) => !axes.includes(i)) });
+}
+
+export const shapes: Entries = {
+  Identity: (n) => n.value(0),
+  Constant: constantNode,
+  Dropout: (n) => {
+    n.ignore('ratio', 'seed', 'is_test');
+    if (n.has(2) && n.number(2) !== 0) n.fail('training_mode is true', 'export the model in evaluation mode');
+    const x = n.value(0);
+    return [x, expand([scalar(1, 'bool')], { shape: typeOf(x).shape })];
+  },
+  Cast: (n) => {
+    n.ignore('saturate', 'round_mode');
+    return cast([n.value(0)], { to: n.dtype('to') ?? n.fail('attribute "to" is missing') });
+  },
+  CastLike: (n) => {
+    n.ignore('saturate', 'round_mode');
+    return cast([n.value(0)], { to: n.type(1).dtype });
+  },
+  Reshape: reshapeNode,
+  Flatten: (n) => {
+    const { shape } = n.type(0);
+    const given = n.int('axis', 1);
+    const axis = given < 0 ? given + shape.length : given;
+    const count = (part: Shape): Dim => part.reduce<Dim>((p, d) => dim(s.mul(asExpr(p), d)), 1);
+    return reshape([n.value(0)], { shape: [count(shape.slice(0, axis)), count(shape.slice(axis))] });
+  },
+  Squeeze: squeezeNode,
+  Unsqueeze: unsqueezeNode,
+  Transpose: (n) => {
+    const rank = n.rank(0);
+    return transpose([n.value(0)], { perm: n.intList('perm') ?? Array.from({ length: rank }, (_, i) => rank - 1 - i) });
+  },
+  Split: splitNode,
+  Slice: sliceNode,
+  Expand: (n) => {
+    const x = n.value(0);
+    return expand([x], { shape: broadcastShapes([typeOf(x).shape, n.dims(1) ?? []]) });
+  },
+  Tile: tileNode,
+  Pad: padNode,
+  ConstantOfShape: (n) => {
+    const value = n.tensor('value') ?? nd('f32', [1], [0]);
+    return expand([scalar(value.data[0] ?? 0, value.dtype)], { shape: n.dims(0) ?? [] });
+  },
+  Range: rangeNode,
+  Trilu: (n) => {
+    const upper = n.int('upper', 1) !== 0;
+    return trilu([n.value(0)], { upper, k: n.number(1) ?? 0 });
+  },
+  OneHot: oneHotNode,
+  TopK: (n) => {
+    n.ignore('sorted');
+    const k = n.opset < 10 ? n.int('k') : (n.dims(1)?.[0] ?? n.fail('k is missing'));
+    return topK([n.value(0)], { k, axis: n.int('axis', -1), largest: n.int('largest', 1) !== 0 });
+  },
+  CumSum: (n) =>
+    cumsum([n.value(0)], {
+      axis: n.number(1) ?? 0,
+      exclusive: n.int('exclusive', 0) !== 0,
+      reverse: n.int('reverse', 0) !== 0,
+    }),
+  Scatter: (n) => scatterElements(n.values(), { axis: n.int('axis', 0) }),
+  DepthToSpace: (n) => spaceDepth(n, true),
+  SpaceToDepth: (n) => spaceDepth(n, false),
+  ReverseSequence: reverseSequence,
+  EyeLike: eyeLike,
+  Mod: (n) => (n.int('fmod', 0) !== 0 ? rem(n.values()) : floorMod(n.values())),
+  CenterCropPad: (n) => {
+    const shape = n.shape(0);
+    const axes = n.intList('axes')?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
+    const wanted = n.ints(1) ?? [];
+    const [before, after] = [shape.map(() => 0), shape.map(() => 0)];
+    axes.forEach((axis, i) => {
+      const size = shape[axis]!;
+      if (typeof size !== 'number') n.fail('it needs fixed sizes');
+      const extra = wanted[i]! - (size as number);
+      before[axis] = extra >= 0 ? Math.floor(extra / 2) : -Math.floor(-extra / 2);
+      after[axis] = extra - before[axis]!;
+    });
+    return pad([n.value(0)], { before, after });
+  },
+  Concat: (n) => {
+    const axis = n.int('axis', n.opset < 4 ? 1 : undefined);
+    return concat(n.values(), { axis });
+  },
+};

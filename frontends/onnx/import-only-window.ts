@@ -1,0 +1,188 @@
+/** Convolution, pooling and resizing as ONNX spells them. */
+import { typeOf, type Value } from '../../ir/graph.ts';
+import { nd } from '../../ir/nd.ts';
+import { abs, add, mul, pow } from '../../ir/ops/elementwise.ts';
+import { conv, convTranspose } from '../../ir/ops/conv.ts';
+import { gather } from '../../ir/ops/index.ts';
+import { avgPool, maxPool } from '../../ir/ops/pool.ts';
+import { reduceMax, reduceMean } from '../../ir/ops/reduce.ts';
+import { pad } from '../../ir/ops/shape.ts';
+import { constant, scalar } from '../../ir/ops/structural.ts';
+import type { Entries, Entry, Node } from './node.ts';
+import { type ResizeAxis, resizeTaps } from './resize.ts';
+
+interface Window {
+  readonly strides: readonly number[];
+  readonly dilations: readonly number[];
+  readonly pads: readonly number[];
+}
+
+/** Strides, dilations, and pads in numbers, `auto_pad` worked out. */
+function windowOf(n: Node, kernel: readonly number[]): Window {
+  const strides = n.intList('strides') ?? kernel.map(() => 1);
+  const dilations = n.intList('dilations') ?? kernel.map(() => 1);
+  const mode = n.string('auto_pad', 'NOTSET');
+  const given = n.intList('pads') ?? [];
+  if (mode === 'NOTSET') return { strides, dilations, pads: given };
+  if (mode === 'VALID') return { strides, dilations, pads: [] };
+  const totals = kernel.map((k, i) => {
+    const reach = dilations[i]! * (k - 1) + 1;
+    if (strides[i] === 1) return reach - 1;
+    const size = n.shape(0)[i + 2]!;
+    if (typeof size !== 'number') return n.fail(`auto_pad ${mode} with a stride needs a fixed size on axis ${i + 2}`);
+    return Math.max((Math.ceil(size / strides[i]!) - 1) * strides[i]! + reach - size, 0);
+  });
+  return { strides, dilations, pads: halves(totals, mode === 'SAME_LOWER') };
+}
+/** Amounts before, then after; the odd one goes behind, or with `low` before. */
+const halves = (totals: readonly number[], low: boolean): number[] => [
+  ...totals.map((t) => (low ? Math.ceil(t / 2) : Math.floor(t / 2))),
+  ...totals.map((t) => (low ? Math.floor(t / 2) : Math.ceil(t / 2))),
+];
+
+/** The kernel's sizes from the weights, which must agree with the attribute. */
+function kernelOf(n: Node): readonly number[] {
+  const sizes = n.shape(1).slice(2);
+  n.ignore('kernel_shape');
+  if (!sizes.every((d) => typeof d === 'number')) return n.fail('the weights need a fixed shape');
+  return sizes as readonly number[];
+}
+
+function convTransposeNode(n: Node): Value {
+  const kernel = kernelOf(n);
+  const spatial = n.shape(0).slice(2);
+  const strides = n.intList('strides') ?? kernel.map(() => 1);
+  const dilations = n.intList('dilations') ?? kernel.map(() => 1);
+  const wanted = n.intList('output_shape')?.slice(-kernel.length);
+  const mode = n.string('auto_pad', 'NOTSET');
+  let outputPadding = n.intList('output_padding') ?? [];
+  let pads = n.intList('pads') ?? [];
+  if (wanted || mode.startsWith('SAME')) {
+    const totals = kernel.map((k, i) => {
+      const size = spatial[i]!;
+      if (typeof size !== 'number') return n.fail('an output shape needs fixed sizes');
+      const out = wanted?.[i] ?? size * strides[i]!;
+      return strides[i]! * (size - 1) + (outputPadding[i] ?? 0) + (k - 1) * dilations[i]! + 1 - out;
+    });
+    // A window that does not reach the wanted size is followed by padding.
+    outputPadding = totals.map((t, i) => (outputPadding[i] ?? 0) + Math.max(0, -t));
+    pads = halves(totals.map((t) => Math.max(0, t)), mode !== 'SAME_UPPER');
+  } else if (mode === 'VALID') pads = [];
+  const attrs = { strides, dilations, pads, outputPadding, groups: n.int('group', 1) };
+  return convTranspose(n.values(), attrs);
+}
+
+function maxPoolNode(n: Node): readonly (Value | undefined)[] {
+  const kernel = n.intList('kernel_shape') ?? n.fail('attribute "kernel_shape" is missing');
+  n.ignore('storage_order');
+  const ceil = n.int('ceil_mode', 0) !== 0;
+  return [maxPool([n.value(0)], { kernel, ceil, ...windowOf(n, kernel) })];
+}
+
+function avgPoolNode(n: Node): Value {
+  const kernel = n.intList('kernel_shape') ?? n.fail('attribute "kernel_shape" is missing');
+  const countIncludePad = n.int('count_include_pad', 0) !== 0;
+  return avgPool([n.value(0)], { kernel, ceil: n.int('ceil_mode', 0) !== 0, countIncludePad, ...windowOf(n, kernel) });
+}
+
+function lpPool(n: Node): Value {
+  const kernel = n.intList('kernel_shape') ?? n.fail('attribute "kernel_shape" is missing');
+  const p = n.int('p', 2);
+  const x = n.value(0);
+  const like = (v: number): Value => scalar(v, typeOf(x).dtype);
+  const { strides, dilations, pads } = windowOf(n, kernel);
+  const rank = kernel.length;
+  const before = [0, 0, ...kernel.map((_, i) => pads[i] ?? 0)];
+  const after = [0, 0, ...kernel.map((_, i) => pads[rank + i] ?? 0)];
+  const powers = pad([p === 1 ? abs([x]) : pow([abs([x]), like(p)])], { before, after });
+  const mean = avgPool([powers], { kernel, strides, dilations, ceil: n.int('ceil_mode', 0) !== 0 });
+  const sum = mul([mean, like(kernel.reduce((a, b) => a * b, 1))]);
+  return p === 1 ? sum : pow([sum, like(1 / p)]);
+}
+
+/** Over all positions of each channel. */
+const global =
+  (fold: (x: Value, axes: readonly number[]) => Value): Entry =>
+  (n) =>
+    fold(
+      n.value(0),
+      n
+        .shape(0)
+        .map((_, i) => i)
+        .slice(2),
+    );
+
+/** Sizes and scales of the axes that change. */
+function resizeAxes(n: Node): readonly (ResizeAxis & { readonly axis: number })[] {
+  const shape = n.shape(0);
+  const old = n.proto.op === 'Upsample' || n.opset < 11;
+  const listed = n.intList('axes')?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
+  const attribute = n.opset < 9 ? n.floatList('scales') : undefined;
+  const scales = attribute ?? n.ints(old ? 1 : 2);
+  const sizes = old ? undefined : n.ints(3);
+  const fixed = listed.map((axis) => {
+    const size = shape[axis]!;
+    return typeof size === 'number' ? size : undefined;
+  });
+  const policy = n.string('keep_aspect_ratio_policy', 'stretch');
+  let wanted = sizes?.length ? sizes : undefined;
+  let factors = wanted ? undefined : scales;
+  if (wanted && policy !== 'stretch') {
+    const ratios = wanted.map((w, i) => w / (fixed[i] ?? n.fail('it needs fixed sizes')));
+    const scale = policy === 'not_larger' ? Math.min(...ratios) : Math.max(...ratios);
+    factors = ratios.map(() => scale);
+    wanted = fixed.map((size) => Math.floor(size! * scale + 0.5));
+  }
+  const roi = n.string('coordinate_transformation_mode', 'half_pixel') === 'tf_crop_and_resize' ? n.ints(1) : undefined;
+  return listed.flatMap((axis, i) => {
+    const size = fixed[i];
+    const scale = factors?.[i];
+    if (size === undefined) return scale === 1 ? [] : n.fail(`axis ${axis} needs a fixed size to be resized`);
+    const out = wanted?.[i] ?? Math.floor(size * (scale ?? 1) + 1e-9);
+    const range = roi && ([roi[i]!, roi[i + listed.length]!] as const);
+    if (out === size && (scale ?? 1) === 1 && !range) return [];
+    return [{ axis, size, out, scale: scale ?? out / size, ...(range && { roi: range }) }];
+  });
+}
+
+function resize(n: Node): Value {
+  const old = n.proto.op === 'Upsample' || n.opset < 11;
+  const mode = n.string('mode', 'nearest');
+  const how = {
+    mode: mode === 'bilinear' ? 'linear' : mode,
+    coordinates: old ? 'asymmetric' : n.string('coordinate_transformation_mode', 'half_pixel'),
+    nearest: old ? 'floor' : n.string('nearest_mode', 'round_prefer_floor'),
+    cubic: n.float('cubic_coeff_a', -0.75),
+    antialias: n.int('antialias', 0) !== 0,
+    excludeOutside: n.int('exclude_outside', 0) !== 0,
+    outside: n.float('extrapolation_value', 0),
+  };
+  if (!['nearest', 'linear', 'cubic'].includes(how.mode)) n.fail(`mode "${mode}" is not supported`);
+  const { dtype } = n.type(0);
+  return resizeAxes(n).reduce((x, at) => {
+    const { shape } = typeOf(x);
+    const taps = resizeTaps(at, how);
+    const vector = shape.map((_, i) => (i === at.axis ? at.out : 1));
+    const parts = taps.map(({ from, weights }) => {
+      const rows = gather([x, constant([], { value: nd('i32', [at.out], from) })], { axis: at.axis });
+      if (weights.every((w) => w === 1)) return rows;
+      return mul([rows, constant([], { value: nd(dtype, vector, weights) })]);
+    });
+    const sum = parts.reduce((a, b) => add([a, b]));
+    const rest = Array.from({ length: at.out }, (_, i) => 1 - taps.reduce((t, tap) => t + tap.weights[i]!, 0));
+    if (how.outside === 0 || rest.every((r) => Math.abs(r) < 1e-6)) return sum;
+    return add([sum, constant([], { value: nd(dtype, vector, rest.map((r) => r * how.outside)) })]);
+  }, n.value(0));
+}
+
+export const windows: Entries = {
+  Conv: (n) => conv(n.values(), { ...windowOf(n, kernelOf(n)), groups: n.int('group', 1) }),
+  ConvTranspose: convTransposeNode,
+  MaxPool: maxPoolNode,
+  AveragePool: avgPoolNode,
+  LpPool: lpPool,
+  GlobalAveragePool: global((x, axes) => reduceMean([x], { axes, keepdims: true })),
+  GlobalMaxPool: global((x, axes) => reduceMax([x], { axes, keepdims: true })),
+  Resize: resize,
+  Upsample: resize,
+};

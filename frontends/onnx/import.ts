@@ -1,0 +1,343 @@
+/** ONNX files as models: names resolved, functions inlined, sizes computed, every operator written in ours. */
+import { readFileSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { CompileError, fail } from '../../ir/diagnostic.ts';
+import { type Graph, graph, graphValues, type Value } from '../../ir/graph.ts';
+import type { Model } from '../../ir/model.ts';
+import { countOf, type Nd } from '../../ir/nd.ts';
+import { input, param, projectAll } from '../../ir/ops/structural.ts';
+import type { WeightStore, WeightTensor } from '../../ir/weights.ts';
+import { CONTROL, type Reading } from './control.ts';
+import { folded, onSizes } from './fold.ts';
+import { computed, type Item, literalItem, stored } from './item.ts';
+import { entryOf } from './mapping.ts';
+import { Node, nodeLabel, type Results } from './node.ts';
+import { orderedNodes } from './order.ts';
+import {
+  decodeModel,
+  type OnnxAttribute,
+  type OnnxFunction,
+  type OnnxGraph,
+  type OnnxModel,
+  type OnnxNode,
+  type OnnxTensor,
+  type OnnxValueInfo,
+} from './proto.ts';
+import { hiddenName, Scope } from './scope.ts';
+import { type DimRange, Symbols } from './symbols.ts';
+import { elementCount, type ExternalData, ndOf, scalarOf, weightOf } from './tensor.ts';
+import { functionKey, type UnsupportedNode, unsupportedNodes } from './unsupported.ts';
+
+export interface ImportOptions {
+  /** Name of the model; the graph's name, or the file's, when not given. */
+  readonly name?: string | undefined;
+  /** Ranges of symbolic sizes by their name in the file: `{ batch: '1..8', sequence: 128 }`. Default 1..4096. */
+  readonly dims?: Readonly<Record<string, DimRange>> | undefined;
+  /** Shapes of inputs for which the file states none. Words are names of symbolic sizes. */
+  readonly shapes?: Readonly<Record<string, readonly (number | string)[]>> | undefined;
+  /** Most trips of a loop whose number of trips is only known when it runs. */
+  readonly maxTrips?: number | undefined;
+  /** Folder in which external data may stand, when the model is given as bytes. Default: none may be read. */
+  readonly folder?: string | undefined;
+}
+
+export interface ImportedModel {
+  readonly model: Model;
+  /** Every parameter that the model reads, under the name of its initializer. */
+  readonly weights: WeightStore;
+  readonly producer: string;
+  /** Versions of operator sets by domain; the standard domain is `''`. */
+  readonly opsets: ReadonlyMap<string, number>;
+}
+
+/** Opset versions of the standard domain whose operators are known. */
+const OPSETS = [6, 28] as const;
+/** Most elements of a tensor that are looked at while importing. */
+const MAX_KNOWN = 16384;
+/** Integer tensors up to this size are literals: axes, shapes, tables of positions. */
+const MAX_LITERAL = 256;
+/** Nodes after inlining; functions that call functions can grow without end. */
+const MAX_NODES = 1_000_000;
+const MAX_CALLS = 32;
+
+/**
+ * Reads an ONNX model for inference.
+ *
+ * @param source a path, or the bytes of a file
+ * @throws CompileError `file` for damaged files, `unsupported` naming every operator that is not supported, with its
+ *   node, domain and opset; `shape`, `dtype`, … where an operator's operands do not fit
+ */
+export function importOnnx(source: string | Uint8Array, options: ImportOptions = {}): ImportedModel {
+  const { name, folder, proto } = readOnnx(source, options.folder);
+  return new Importer(proto, name, { folder }, options).run();
+}
+
+/** Bytes and names of a source. @throws CompileError `file` */
+export function readOnnx(
+  source: string | Uint8Array,
+  folder?: string,
+): { readonly name: string; readonly folder: string | undefined; readonly proto: OnnxModel } {
+  if (typeof source !== 'string') return { name: 'model.onnx', folder, proto: decodeModel(source, 'the model') };
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(source);
+  } catch (error) {
+    return fail('file', `${source}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  return { name: source, folder: folder ?? dirname(source), proto: decodeModel(bytes, source) };
+}
+
+class Importer implements Reading {
+  readonly maxTrips: number | undefined;
+  private readonly proto: OnnxModel;
+  private readonly source: string;
+  private readonly external: ExternalData;
+  private readonly options: ImportOptions;
+  private readonly symbols: Symbols;
+  private readonly functions: ReadonlyMap<string, OnnxFunction>;
+  private readonly tensors = new Map<string, { readonly tensor: OnnxTensor; readonly what: string }>();
+  private nodes = 0;
+  private calls = 0;
+
+  constructor(proto: OnnxModel, source: string, external: ExternalData, options: ImportOptions) {
+    this.proto = proto;
+    this.source = source;
+    this.external = external;
+    this.options = options;
+    this.maxTrips = options.maxTrips;
+    this.symbols = new Symbols(options.dims ?? {});
+    this.functions = new Map(proto.functions.map((f) => [functionKey(f.domain, f.name, f.overload), f]));
+  }
+
+  run(): ImportedModel {
+    const { proto, source } = this;
+    this.checkOpsets();
+    const missing = unsupportedNodes(proto);
+    if (missing.length > 0)
+      fail('unsupported', `${source}: ${missing.length} operator${missing.length === 1 ? ' is' : 's are'} not supported`, {
+        notes: missing.slice(0, 20).map((u) => `${u.at}: ${u.why}`),
+        help: 'replace these operators before exporting',
+      });
+    const scope = new Scope(undefined, 'inline', proto.opsets);
+    const initialised = new Set(proto.graph.initializers.map((t) => t.name));
+    const given = proto.graph.inputs.filter((v) => !initialised.has(v.name));
+    const inputs = given.map((info) => {
+      const value = this.input(info);
+      this.declare(scope, info.name, computed(value), 'an input');
+      return value;
+    });
+    const results = this.body(proto.graph, scope, source);
+    if (results.length === 0) fail('verify', `${source}: the graph has no outputs`, { help: 'export the model again' });
+    this.symbols.finish(source);
+    const name = identifier(this.options.name ?? (proto.graph.name || basename(source, '.onnx')));
+    const outputs = results.map((item, i) => [proto.graph.outputs[i]!.name, item.value()] as const);
+    if (new Set(outputs.map(([key]) => key)).size !== outputs.length)
+      fail('name', `${source}: two outputs of the graph have one name`, { help: 'export the model again' });
+    const main = graph(name, inputs, outputs);
+    const doc = proto.graph.doc || proto.doc;
+    return {
+      model: { name, ...(doc ? { doc } : {}), entries: { main } },
+      weights: this.store(main),
+      producer: proto.producer,
+      opsets: proto.opsets,
+    };
+  }
+
+  subgraph(g: OnnxGraph, scope: Scope, inputs: readonly Item[]): Item[] {
+    if (inputs.length !== g.inputs.length)
+      fail('operand', `subgraph "${g.name}" has ${g.inputs.length} inputs, but is given ${inputs.length}`);
+    for (const [i, info] of g.inputs.entries()) this.declare(scope, info.name, inputs[i]!, 'an input');
+    return this.body(g, scope, `subgraph "${g.name}"`);
+  }
+
+  private checkOpsets(): void {
+    const { proto, source } = this;
+    const version = proto.opsets.get('');
+    if (version === undefined) {
+      if (proto.opsets.size === 0) fail('file', `${source}: states no operator set`, { help: 'export the model again' });
+      return;
+    }
+    const [least, most] = OPSETS;
+    if (version < least || version > most)
+      fail('unsupported', `${source}: opset ${version} of ai.onnx is not supported`, {
+        help: `supported: ${least} to ${most}; convert the model with onnx.version_converter`,
+      });
+  }
+
+  private input(info: OnnxValueInfo): Value {
+    const what = `${this.source}: input "${info.name}"`;
+    if (info.kind !== 'tensor')
+      fail('unsupported', `${what} is a ${info.kind}, not a tensor`, { help: 'export the model with tensors as inputs' });
+    const dtype = scalarOf(info.type, what);
+    const given = this.options.shapes?.[info.name] ?? info.shape;
+    if (!given) fail('rank', `${what} has no shape`, { help: 'give one in the option `shapes`' });
+    const shape = given.map((d, axis) => this.symbols.size(d, `${info.name}_${axis}`));
+    return input([], { name: info.name, dtype, shape, doc: info.doc }, { name: info.name });
+  }
+
+  private declare(scope: Scope, name: string, item: Item, what: string): void {
+    if (scope.has(name))
+      fail('name', `${this.source}: ${what} "${name}" has the name of another value`, {
+        help: 'every value of a graph needs a name of its own; export the model again',
+      });
+    scope.set(name, item);
+  }
+
+  /** Reads initializers and nodes; the results are the graph's outputs. */
+  private body(g: OnnxGraph, scope: Scope, what: string): Item[] {
+    if (g.sparseInitializers > 0)
+      fail('unsupported', `${what}: sparse initializers are not supported`, { help: 'store them as dense tensors' });
+    for (const t of g.initializers)
+      this.declare(scope, t.name, this.tensor(t, t.name, `${what}: initializer "${t.name}"`, scope), 'an initializer');
+    const outputs = g.outputs.map((v) => v.name);
+    this.runNodes(orderedNodes({ nodes: g.nodes, outputs, opsets: scope.opsets, what }), scope);
+    return outputs.map((name) => this.find(scope, name, what));
+  }
+
+  private find(scope: Scope, name: string, what: string): Item {
+    return (
+      scope.get(name) ??
+      fail('name', `${what}: nothing gives "${name}"`, { help: 'the file is damaged; export the model again' })
+    );
+  }
+
+  private runNodes(nodes: readonly OnnxNode[], scope: Scope): void {
+    for (const proto of nodes) {
+      if (++this.nodes > MAX_NODES)
+        fail('unsupported', `${this.source}: more than ${MAX_NODES} nodes after functions are inlined`);
+      const opset = scope.opsets.get(proto.domain) ?? this.proto.opsets.get(proto.domain);
+      try {
+        const items = this.node(proto, opset, scope);
+        for (const [i, name] of proto.outputs.entries()) {
+          if (name === '') continue;
+          const item = items[i] ?? fail('unsupported', `result ${i} ("${name}") is not supported`);
+          this.declare(scope, name, item, 'a result');
+        }
+      } catch (error) {
+        throw located(error, nodeLabel(proto, opset), this.source);
+      }
+    }
+  }
+
+  private node(given: OnnxNode, opset: number | undefined, scope: Scope): Item[] {
+    const proto = withAttributes(given, scope);
+    const label = nodeLabel(proto, opset);
+    const items = proto.inputs.map((name) => (name === '' ? undefined : this.find(scope, name, label)));
+    while (items.length > 0 && items.at(-1) === undefined) items.pop();
+    const callee = this.functions.get(functionKey(proto.domain, proto.op, proto.overload));
+    if (callee) return this.call(callee, proto, items, scope);
+    const n = new Node(proto, opset ?? 1, items, this.external);
+    const control = proto.domain === '' ? CONTROL[proto.op] : undefined;
+    if (control) return control(n, scope, this);
+    if (proto.op === 'Constant' && proto.domain === '' && n.hasAttribute('value')) {
+      const tensor = proto.attributes.get('value')!.t ?? n.fail('attribute "value" holds no tensor');
+      return [this.tensor(tensor, proto.outputs[0] ?? proto.name, label, scope)];
+    }
+    const run = (operands: readonly (Item | undefined)[]): Item[] => this.entry(new Node(proto, n.opset, operands, this.external));
+    return onSizes(n, run) ?? run(items);
+  }
+
+  /** The node through its entry; results of literals are literals. */
+  private entry(n: Node): Item[] {
+    const entry = entryOf(n.proto.domain, n.proto.op) ?? n.fail('the operator is not supported');
+    const results = resultsOf(entry(n));
+    n.finish();
+    const literal = n.items.every((item) => item === undefined || item.literal);
+    return results.map((value, i) => {
+      if (!value) return n.fail(`result ${i} is not supported`);
+      const known = literal ? folded(value) : undefined;
+      if (known) return literalItem(known);
+      const source = n.items.find((item) => item && !item.dims && item.value() === value);
+      return source ?? computed(value.name === undefined ? { ...value, name: n.proto.outputs[i] } : value);
+    }) as Item[];
+  }
+
+  private call(callee: OnnxFunction, proto: OnnxNode, items: readonly (Item | undefined)[], scope: Scope): Item[] {
+    if (++this.calls > MAX_CALLS)
+      fail('unsupported', `functions call each other more than ${MAX_CALLS} deep`, { help: 'the file is damaged' });
+    const attributes = new Map([...callee.defaults, ...proto.attributes]);
+    const inner = new Scope(scope, 'function', new Map([...this.proto.opsets, ...callee.opsets]), attributes);
+    for (const [i, name] of callee.inputs.entries()) {
+      const item = items[i];
+      if (item) this.declare(inner, name, item, 'an input');
+    }
+    const what = `function ${callee.domain}:${callee.name}`;
+    const present = (node: OnnxNode): OnnxNode => ({
+      ...node,
+      // An operand that the call leaves out is left out everywhere.
+      inputs: node.inputs.map((name) => (callee.inputs.includes(name) && !inner.has(name) ? '' : name)),
+    });
+    const nodes = callee.nodes.map(present);
+    this.runNodes(orderedNodes({ nodes, outputs: callee.outputs, opsets: inner.opsets, what }), inner);
+    this.calls--;
+    return callee.outputs.map((name) => this.find(inner, name, what));
+  }
+
+  /** A literal where it is small, else a parameter of the whole model. */
+  private tensor(tensor: OnnxTensor, name: string, what: string, scope: Scope): Item {
+    const dtype = scalarOf(tensor.type, what);
+    const count = elementCount(tensor, what);
+    const elements = (): Nd => ndOf(weightOf(tensor, what, this.external));
+    const small = count <= 1 || (count <= MAX_LITERAL && dtype !== 'f32' && dtype !== 'f16' && dtype !== 'f64');
+    if (small || countOf(tensor.dims) === 0) return literalItem(elements());
+    let key = name || 'constant';
+    for (let i = 2; this.tensors.has(key); i++) key = `${name}#${i}`;
+    this.tensors.set(key, { tensor, what });
+    const value = param([], { name: key, dtype, shape: tensor.dims }, { name: key });
+    const item = stored(value, () =>
+      count <= MAX_KNOWN ? elements() : fail('unsupported', `${what}: ${count} elements are too many to know here`),
+    );
+    scope.root.set(hiddenName(key), item);
+    return scope.get(hiddenName(key))!;
+  }
+
+  private store(main: Graph): WeightStore {
+    const used = graphValues(main).flatMap((v) => (v.op.name === 'param' ? [String(v.attrs.name)] : []));
+    const read = (name: string): WeightTensor | undefined => {
+      const found = this.tensors.get(name);
+      return found && weightOf(found.tensor, found.what, this.external);
+    };
+    const names = new Set(used);
+    return { source: this.source, names: () => [...names], get: (name) => (names.has(name) ? read(name) : undefined) };
+  }
+}
+
+/** Results in order; an operator with several has a tuple. */
+const resultsOf = (results: Results): readonly (Value | undefined)[] =>
+  'kind' in results ? projectAll(results) : results;
+
+/** Attributes that refer to the function call take its values; those it leaves out disappear. */
+function withAttributes(node: OnnxNode, scope: Scope): OnnxNode {
+  let call: Scope | undefined = scope;
+  while (call && call.kind !== 'function') call = call.parent;
+  const given = call?.attributes;
+  if (!given || ![...node.attributes.values()].some((a) => a.ref !== undefined)) return node;
+  const attributes = new Map<string, OnnxAttribute>();
+  for (const [name, a] of node.attributes) {
+    if (a.ref === undefined) attributes.set(name, a);
+    else {
+      const value = given.get(a.ref);
+      if (value) attributes.set(name, { ...value, name });
+    }
+  }
+  return { ...node, attributes };
+}
+
+const identifier = (name: string): string => name.replaceAll(/[^A-Za-z0-9_]+/g, '_').replace(/^(?=[0-9]|$)/, '_');
+
+/** The same error with the innermost node, once, and the file. */
+function located(error: unknown, label: string, source: string): unknown {
+  if (!(error instanceof CompileError)) return error;
+  const { message, notes = [] } = error.diagnostic;
+  if (message.includes('(ai.onnx, opset') || message.startsWith(label) || notes.some((n) => n.startsWith('in node ')))
+    return error;
+  return error.with({ notes: [`in node ${label} of ${source}`] });
+}
+
+/**
+ * Every operator of a file that cannot be imported, with its node, domain and opset. Operands are not looked at: an
+ * operator that is known may still be refused for its attributes.
+ * @throws CompileError `file` for damaged files
+ */
+export const unsupportedOps = (source: string | Uint8Array): readonly UnsupportedNode[] =>
+  unsupportedNodes(readOnnx(source).proto);

@@ -1,0 +1,4 @@
+/** ONNX files: what `heddle/onnx` exports. */
+export { type ImportedModel, type ImportOptions, importOnnx, unsupportedOps } from './import.ts';
+export type { DimRange } from './symbols.ts';
+export type { UnsupportedNode } from './unsupported.ts';

@@ -1,0 +1,71 @@
+/** From an ONNX operator to its entry: operators that we keep say in their own object how they are spelled in ONNX. */
+import type { Attrs, AttrValue } from '../../ir/graph.ts';
+import { allOps, makeValue, type OpDef } from '../../ir/op.ts';
+import '../../ir/ops/all.ts';
+import { activations } from './import-only-activation.ts';
+import { linear } from './import-only-linear.ts';
+import { microsoft } from './import-only-microsoft.ts';
+import { normalization } from './import-only-norm.ts';
+import { quantization } from './import-only-quantize.ts';
+import { recurrent } from './import-only-recurrent.ts';
+import { reductions } from './import-only-reduce.ts';
+import { shapes } from './import-only-shape.ts';
+import { windows } from './import-only-window.ts';
+import type { Entries, Entry, Node } from './node.ts';
+
+const importOnly: Entries = {
+  ...activations,
+  ...linear,
+  ...microsoft,
+  ...normalization,
+  ...quantization,
+  ...recurrent,
+  ...reductions,
+  ...shapes,
+  ...windows,
+};
+
+/** One attribute of ours, as the file gives it; undefined leaves our default. */
+function attributeOf(n: Node, op: OpDef, ours: string, theirs: string): AttrValue {
+  const schema = op.attrs[ours]!;
+  if (!n.hasAttribute(theirs)) return undefined;
+  if (schema.list) return schema.kind === 'float' ? n.floatList(theirs) : n.intList(theirs);
+  switch (schema.kind) {
+    case 'int':
+      return n.int(theirs);
+    case 'float':
+      return n.float(theirs);
+    case 'bool':
+      return n.int(theirs) !== 0;
+    case 'string':
+      return n.string(theirs);
+    case 'dtype':
+      return n.dtype(theirs);
+    default:
+      return n.fail(`attribute "${theirs}" has no counterpart`);
+  }
+}
+
+function slotEntry(op: OpDef): Entry {
+  const names = Object.entries(op.onnx!.attrs ?? {}) as [string, string][];
+  return (n) => {
+    const attrs = Object.fromEntries(names.map(([ours, theirs]) => [ours, attributeOf(n, op, ours, theirs)]));
+    return makeValue(op, n.values(), attrs as Attrs);
+  };
+}
+
+const keyOf = (domain: string, op: string): string => (domain === '' ? op : `${domain}:${op}`);
+
+let table: ReadonlyMap<string, Entry> | undefined;
+
+/** How that operator is imported; undefined when it is not supported. */
+export function entryOf(domain: string, op: string): Entry | undefined {
+  if (!table) {
+    const slots = allOps().flatMap((def) => {
+      const { onnx } = def;
+      return onnx ? [[keyOf(onnx.domain ?? '', onnx.op), slotEntry(def)] as const] : [];
+    });
+    table = new Map([...slots, ...Object.entries(importOnly)]);
+  }
+  return table.get(keyOf(domain, op));
+}

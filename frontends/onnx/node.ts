@@ -1,0 +1,173 @@
+/** A node of the file as the operators' entries read it: operands, attributes, and errors that say where. */
+import { type Diagnostic, fail } from '../../ir/diagnostic.ts';
+import type { Value } from '../../ir/graph.ts';
+import type { Nd } from '../../ir/nd.ts';
+import type { Dim, Shape, TensorType } from '../../ir/type.ts';
+import type { Item } from './item.ts';
+import type { OnnxAttribute, OnnxGraph, OnnxNode } from './proto.ts';
+import { type ExternalData, ndOf, scalarOf, weightOf } from './tensor.ts';
+
+/** What an operator's entry gives: its results in order; undefined for one that is not supported. */
+export type Results = Value | readonly (Value | undefined)[];
+/** How an ONNX operator is written in ours. */
+export type Entry = (n: Node) => Results;
+export type Entries = Readonly<Record<string, Entry>>;
+
+/** `Conv "stem" (ai.onnx, opset 17)`. */
+export const nodeLabel = (node: OnnxNode, opset: number | undefined): string =>
+  `${node.op}${node.name ? ` "${node.name}"` : node.outputs[0] ? ` giving "${node.outputs[0]}"` : ''} (${
+    node.domain || 'ai.onnx'
+  }, opset ${opset ?? 'unknown'})`;
+
+export class Node {
+  readonly proto: OnnxNode;
+  /** Version of the node's domain. */
+  readonly opset: number;
+  readonly items: readonly (Item | undefined)[];
+  private readonly external: ExternalData;
+  private readonly read = new Set<string>();
+
+  constructor(proto: OnnxNode, opset: number, items: readonly (Item | undefined)[], external: ExternalData) {
+    this.proto = proto;
+    this.opset = opset;
+    this.items = items;
+    this.external = external;
+  }
+
+  get label(): string {
+    return nodeLabel(this.proto, this.opset);
+  }
+
+  fail(message: string, help?: string, code: Diagnostic['code'] = 'unsupported'): never {
+    return fail(code, `${this.label}: ${message}`, help === undefined ? {} : { help });
+  }
+
+  // Operands
+
+  has(i: number): boolean {
+    return this.items[i] !== undefined;
+  }
+  item(i: number): Item {
+    return this.items[i] ?? this.fail(`operand ${i} is missing`, 'the file is damaged or of another opset', 'operand');
+  }
+  value(i: number): Value {
+    return this.item(i).value();
+  }
+  optional(i: number): Value | undefined {
+    return this.items[i]?.value();
+  }
+  /** All operands. */
+  values(): Value[] {
+    return this.items.map((_, i) => this.value(i));
+  }
+  type(i: number): TensorType {
+    return this.item(i).type;
+  }
+  shape(i: number): Shape {
+    return this.type(i).shape;
+  }
+  rank(i: number): number {
+    return this.type(i).shape.length;
+  }
+  /** The elements of an operand that must be known when importing; undefined when it is absent. */
+  constant(i: number): Nd | undefined {
+    const item = this.items[i];
+    if (!item) return undefined;
+    return (
+      item.constant() ??
+      this.fail(`operand ${i} ("${this.proto.inputs[i]}") is only known when the model runs`, 'make it a constant')
+    );
+  }
+  /** The only element of a constant operand. */
+  number(i: number): number | undefined {
+    const x = this.constant(i);
+    if (x && x.data.length !== 1) this.fail(`operand ${i} must be one number, not ${x.data.length}`, undefined, 'shape');
+    return x?.data[0];
+  }
+  ints(i: number): readonly number[] | undefined {
+    const x = this.constant(i);
+    return x && Array.from(x.data);
+  }
+  /** Elements of an integer operand as sizes, which may mention symbols; undefined when it is absent. */
+  dims(i: number): readonly Dim[] | undefined {
+    const item = this.items[i];
+    if (!item) return undefined;
+    return (
+      item.dims ??
+      this.ints(i) ??
+      this.fail(`operand ${i} ("${this.proto.inputs[i]}") must follow from the shapes of the inputs`)
+    );
+  }
+
+  // Results
+
+  /** Whether result `i` is read or is an output. */
+  wants(i: number): boolean {
+    return (this.proto.outputs[i] ?? '') !== '';
+  }
+  get outputs(): number {
+    return this.proto.outputs.length;
+  }
+
+  // Attributes
+
+  private attribute(name: string): OnnxAttribute | undefined {
+    this.read.add(name);
+    return this.proto.attributes.get(name);
+  }
+  hasAttribute(name: string): boolean {
+    return this.attribute(name) !== undefined;
+  }
+  /** Marks attributes that make no difference to inference. */
+  ignore(...names: readonly string[]): void {
+    for (const name of names) this.read.add(name);
+  }
+  private required<T>(name: string, value: T | undefined): T {
+    return value ?? this.fail(`attribute "${name}" is missing`, 'the file is damaged or of another opset', 'attribute');
+  }
+  int(name: string, usual?: number): number {
+    const a = this.attribute(name);
+    return this.required(name, a ? (a.i ?? (a.type === 2 ? 0 : undefined)) : usual);
+  }
+  float(name: string, usual?: number): number {
+    const a = this.attribute(name);
+    return this.required(name, a ? (a.f ?? (a.type === 1 ? 0 : undefined)) : usual);
+  }
+  string(name: string, usual?: string): string {
+    const a = this.attribute(name);
+    return this.required(name, a ? (a.s ?? (a.type === 3 ? '' : undefined)) : usual);
+  }
+  intList(name: string): readonly number[] | undefined {
+    return this.attribute(name)?.ints;
+  }
+  floatList(name: string): readonly number[] | undefined {
+    return this.attribute(name)?.floats;
+  }
+  stringList(name: string): readonly string[] | undefined {
+    return this.attribute(name)?.strings;
+  }
+  tensor(name: string): Nd | undefined {
+    const t = this.attribute(name)?.t;
+    return t && ndOf(weightOf(t, `${this.label}: attribute "${name}"`, this.external));
+  }
+  dtype(name: string): ReturnType<typeof scalarOf> | undefined {
+    const a = this.attribute(name);
+    return a && scalarOf(a.i ?? 0, `${this.label}: attribute "${name}"`);
+  }
+  graph(name: string): OnnxGraph {
+    return this.required(name, this.attribute(name)?.g);
+  }
+  /** Refuses attributes that no one has read: they would change the result. */
+  finish(): void {
+    const unread = [...this.proto.attributes.keys()].filter((name) => !this.read.has(name));
+    if (unread.length > 0)
+      this.fail(`attribute ${unread.map((name) => `"${name}"`).join(', ')} is not supported`, undefined, 'attribute');
+  }
+
+  /** An axis counted from the start. */
+  axis(axis: number, rank: number): number {
+    const at = axis < 0 ? axis + rank : axis;
+    if (at < 0 || at >= Math.max(rank, 1)) this.fail(`axis ${axis} does not exist in rank ${rank}`, undefined, 'rank');
+    return at;
+  }
+}

@@ -1,0 +1,73 @@
+/** Sizes that the file leaves open, as symbols with a name and a range. */
+import { fail } from '../../ir/diagnostic.ts';
+import { symbol } from '../../ir/scalar.ts';
+import type { Dim } from '../../ir/type.ts';
+import type { OnnxDim } from './proto.ts';
+
+/** A size or a range: `4`, `'1..8'`, `'16..512 step 16'`, or the same as an object. */
+export type DimRange =
+  | number
+  | string
+  | { readonly min?: number; readonly max: number; readonly multipleOf?: number; readonly default?: number };
+
+/** Range of a symbol that nobody has narrowed. */
+const USUAL = { min: 1, max: 4096 } as const;
+
+export class Symbols {
+  private readonly ranges: Readonly<Record<string, DimRange>>;
+  private readonly known = new Map<string, Dim>();
+  private readonly taken = new Set<string>();
+  private readonly used = new Set<string>();
+
+  constructor(ranges: Readonly<Record<string, DimRange>>) {
+    this.ranges = ranges;
+  }
+
+  /** @param where names a size that the file does not name: the input and the axis */
+  size(given: OnnxDim, where: string): Dim {
+    if (typeof given === 'number' && given > 0) return given;
+    // Exporters write 0 and −1 for sizes they do not know.
+    const name = typeof given === 'string' ? given : where;
+    const known = this.known.get(name);
+    if (known !== undefined) return known;
+    const id = this.identifier(name);
+    const key = [name, id].find((k) => Object.hasOwn(this.ranges, k));
+    const range = key === undefined ? USUAL : parseRange(key, this.ranges[key]!);
+    if (key !== undefined) this.used.add(key);
+    const size = typeof range === 'number' ? range : symbol(id, range);
+    this.known.set(name, size);
+    return size;
+  }
+
+  /** Refuses ranges for names that the model does not have. */
+  finish(what: string): void {
+    const extra = Object.keys(this.ranges).filter((name) => !this.used.has(name));
+    if (extra.length > 0)
+      fail('name', `${what}: there is no symbolic size ${extra.map((n) => `"${n}"`).join(', ')}`, {
+        help: `its sizes are ${[...this.known.keys()].join(', ') || 'all fixed'}`,
+      });
+  }
+
+  private identifier(name: string): string {
+    const plain = name.replaceAll(/[^A-Za-z0-9_]+/g, '_').replace(/^(?=[0-9]|$)/, '_');
+    let id = plain;
+    for (let n = 2; this.taken.has(id); n++) id = `${plain}_${n}`;
+    this.taken.add(id);
+    return id;
+  }
+}
+
+function parseRange(name: string, range: DimRange): Exclude<DimRange, string> {
+  const wrong = (): never =>
+    fail('usage', `size "${name}" cannot be ${JSON.stringify(range)}`, {
+      help: "write a number, '1..8', or '16..512 step 16'",
+    });
+  if (typeof range === 'number') return Number.isSafeInteger(range) && range >= 0 ? range : wrong();
+  if (typeof range !== 'string') return { ...USUAL, ...range };
+  const found = /^\s*(\d+)(?:\s*\.\.\s*(\d+)(?:\s+step\s+(\d+))?)?\s*$/.exec(range);
+  if (!found) return wrong();
+  const [min, max, step] = found.slice(1).map((x) => (x === undefined ? undefined : Number(x)));
+  if (max === undefined) return min!;
+  if (min! > max) return wrong();
+  return { min: min!, max, ...(step === undefined ? {} : { multipleOf: step }) };
+}

@@ -1,0 +1,36 @@
+/** What each test of a folder is expected to do on each device, and where results drift from it. */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Outcome, Tolerance } from './suite.ts';
+
+/** By test, then device: `pass`, `unsupported: why` or `fail: why`. */
+export type Expectations = Readonly<Record<string, Readonly<Record<string, string>>>>;
+
+const line = ({ status, reason }: Outcome): string => (status === 'pass' ? 'pass' : `${status}: ${reason}`);
+export const expectationOf = (outcomes: Readonly<Record<string, Outcome>>): Record<string, string> =>
+  Object.fromEntries(Object.entries(outcomes).map(([device, outcome]) => [device, line(outcome)]));
+
+/** One line for each result whose status differs from what is expected, in either direction; reasons may change. */
+export function drift(
+  results: Readonly<Record<string, Readonly<Record<string, Outcome>>>>,
+  expected: Expectations,
+): string[] {
+  const lines: string[] = [];
+  for (const [name, outcomes] of Object.entries(results))
+    for (const [device, outcome] of Object.entries(outcomes)) {
+      const want = expected[name]?.[device];
+      const status = want?.split(':')[0] ?? 'nothing';
+      if (status !== outcome.status) lines.push(`${name} on ${device}: expected ${want ?? status}, got ${line(outcome)}`);
+    }
+  return lines;
+}
+
+/** ONNX's own tolerance, with room for sums in another order; or what the test's manifest states. */
+const USUAL: Tolerance = { rtol: 1e-3, atol: 1e-5 };
+
+export function toleranceOf(root: string, name: string): Tolerance {
+  const own = join(root, name, 'manifest.json');
+  if (!existsSync(own)) return USUAL;
+  const { tolerance } = JSON.parse(readFileSync(own, 'utf8')) as { readonly tolerance?: Tolerance };
+  return tolerance ?? USUAL;
+}
