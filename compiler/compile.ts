@@ -14,6 +14,7 @@ import { KernelList, type PrintedKernels } from './kernel-list.ts';
 import { defaultSizes, narrowModel, type SizeBounds } from './narrow.ts';
 import { partition } from './partition.ts';
 import { planEntry } from './plan.ts';
+import { withPossibleSizes } from './possible.ts';
 import { macsByLabel } from './report.ts';
 import { scheduleProgram } from './schedule-regions.ts';
 import { WASM_PLAIN, WASM_RELAXED } from './target.ts';
@@ -54,6 +55,8 @@ export function compile(model: Model, options: CompileOptions): Bundle {
   const { weights: store, storage = 'f32', target = 'wasm', onPhase } = options;
   if (target !== 'wasm')
     fail('unsupported', `target "${String(target)}" is not known`, { help: 'known targets: wasm' });
+  if (storage !== 'f32' && storage !== 'f16')
+    fail('unsupported', `storage "${String(storage)}" is not known`, { help: 'known storages: f32, f16' });
   requireNames(model, store);
   const { entries, kernels, weights, at } = lowerModel(model, options);
   onPhase?.('weights');
@@ -89,7 +92,7 @@ export interface LoweredModel {
 export function lowerModel(model: Model, options: PassOptions): LoweredModel {
   const { symbols = {}, onPhase } = options;
   onPhase?.('passes');
-  const narrow = narrowModel(model, symbols);
+  const narrow = withPossibleSizes(narrowModel(model, symbols));
   const optimised = Object.entries(narrow.entries).map(([name, graph]) => optimise(name, graph, options));
   onPhase?.('kernels');
   const scheduled = optimised.map(scheduleEntry);
@@ -100,7 +103,16 @@ export function lowerModel(model: Model, options: PassOptions): LoweredModel {
   const entries = scheduled.map(
     (entry): CompiledEntry => ({ ...entry, plan: planEntry(entry.relaxed, weights, kernels.numberOf) }),
   );
-  return { entries, kernels, weights, at: defaultSizes(model, symbols) };
+  return { entries, kernels, weights, at: { ...defaultSizes(model, symbols), ...defaultsOf(narrow) } };
+}
+
+/** The default of every size, moved into the range of each entry that has it. */
+function defaultsOf({ name, entries }: Model): Record<string, number> {
+  const sizes: Record<string, number> = {};
+  for (const [entry, graph] of Object.entries(entries))
+    for (const [symbol, size] of Object.entries(defaultSizes({ name, entries: { [entry]: graph } })))
+      sizes[symbol] = Math.max(sizes[symbol] ?? 0, size);
+  return sizes;
 }
 
 /** An entry after its passes, with what they said. */

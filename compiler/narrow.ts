@@ -13,7 +13,7 @@ import { dim } from '../ir/type.ts';
 export type SizeBound = number | { readonly min?: number; readonly max?: number };
 export type SizeBounds = Readonly<Record<string, SizeBound>>;
 
-/** The symbols of a model by name, in order of first use. */
+/** The symbols of a model by name, in order of first use. @throws CompileError `name` when two have one name */
 export function symbolsOfModel(model: Model): ReadonlyMap<string, Sym> {
   const found = new Map<string, Sym>();
   for (const g of Object.values(model.entries))
@@ -21,8 +21,20 @@ export function symbolsOfModel(model: Model): ReadonlyMap<string, Sym> {
       for (const type of v.type.kind === 'tuple' ? v.type.items : [v.type])
         for (const d of type.shape)
           if (typeof d !== 'number')
-            for (const s of symbolsOf(d)) if (!found.has(symOf(s).name)) found.set(symOf(s).name, symOf(s));
+            for (const s of symbolsOf(d)) {
+              const known = found.get(symOf(s).name);
+              if (!known) found.set(symOf(s).name, symOf(s));
+              else if (known !== symOf(s)) refuseTwo(model, known, symOf(s));
+            }
   return found;
+}
+
+function refuseTwo({ name }: Model, a: Sym, b: Sym): never {
+  const text = ({ min, max, multipleOf, default: usual }: Sym): string =>
+    `${min}..${max}${multipleOf > 1 ? ` step ${multipleOf}` : ''}, default ${usual}`;
+  fail('name', `model ${name} declares size "${a.name}" twice, as ${text(a)} and as ${text(b)}`, {
+    help: 'declare it once and use that everywhere, or give the two different names',
+  });
 }
 
 const symOf = (e: Expr): Sym => e.arg as Sym;
@@ -44,8 +56,8 @@ export function defaultSizes(model: Model, bounds: SizeBounds = {}): Record<stri
  *   an op refuses the new sizes
  */
 export function narrowModel<M extends Model>(model: M, bounds: SizeBounds): M {
-  if (Object.keys(bounds).length === 0) return model;
   const known = symbolsOfModel(model);
+  if (Object.keys(bounds).length === 0) return model;
   const replacement = new Map<string, Expr>();
   for (const [name, bound] of Object.entries(bounds)) {
     const sym = known.get(name);
@@ -53,6 +65,8 @@ export function narrowModel<M extends Model>(model: M, bounds: SizeBounds): M {
       fail('name', `model ${model.name} has no size "${name}"`, {
         help: didYouMean(name, known.keys()) ?? `its sizes are ${[...known.keys()].join(', ') || 'all fixed'}`,
       });
+    if (typeof bound !== 'number' && (typeof bound !== 'object' || bound === null))
+      fail('range', `size "${name}" cannot be ${JSON.stringify(bound)}: give a number or { min, max }`);
     const range = narrowed(sym, typeof bound === 'number' ? { min: bound, max: bound } : bound);
     replacement.set(name, range.min === range.max ? literal(range.min) : symbol(name, range));
   }

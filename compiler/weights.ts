@@ -193,6 +193,11 @@ function parameter(param: Value, store: WeightStore): Data {
     fail('weights', `tensor "${name}" is [${stored.shape.join(', ')}], the model needs [${type.shape.join(', ')}]`, {
       loc: param.loc,
     });
+  const needs = stored.shape.reduce((n, d) => n * d, sizeOf(stored.dtype));
+  if (stored.bytes.length !== needs)
+    fail('weights', `tensor "${name}" has ${stored.bytes.length} bytes, ${needs} for its type and shape`, {
+      loc: param.loc,
+    });
   if (type.dtype === 'f32' && isFloat(stored.dtype)) return withoutNaN(toFloat32(stored), name, store);
   if (type.dtype !== stored.dtype)
     fail('dtype', `tensor "${name}" is ${stored.dtype}, the model needs ${type.dtype}`, { loc: param.loc });

@@ -1,7 +1,7 @@
 /** Models as functions that are run once on symbolic tensors: what they call becomes the graph. */
 import { fail } from '../../ir/diagnostic.ts';
 import type { Scalar } from '../../ir/dtype.ts';
-import { type Graph, graph, type Value } from '../../ir/graph.ts';
+import { type Graph, graph, graphValues, type Value } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import { makeValue } from '../../ir/op.ts';
 import { input as inputOp, param as paramOp } from '../../ir/ops/structural.ts';
@@ -119,14 +119,23 @@ function traceEntry(name: string, inputs: Inputs, body: (inputs: Outputs) => Out
   const values = Object.entries(inputs).map(
     ([key, spec]) => [key, makeValue(inputOp.def, [], { name: key, ...spec }, { name: key, loc })] as const,
   );
-  const outputs = Object.entries(body(Object.fromEntries(values.map(([key, value]) => [key, new Tensor(value)]))));
+  const result: unknown = body(Object.fromEntries(values.map(([key, value]) => [key, new Tensor(value)])));
+  const outputs = Object.entries((result ?? {}) as Outputs);
   if (outputs.length === 0)
     fail('usage', `model "${name}" returns no output`, { loc, help: 'return { name: tensor, … }' });
-  return graph(
+  const own = values.map(([, value]) => value);
+  const traced = graph(
     name,
-    values.map(([, value]) => value),
+    own,
     outputs.map(([key, tensor]) => [key, outputValue(name, key, tensor)]),
   );
+  const stranger = graphValues(traced).find((v) => v.op === inputOp.def && !own.includes(v));
+  if (stranger)
+    fail('usage', `model "${name}" reads "${stranger.attrs.name}", which is not one of its inputs`, {
+      loc: stranger.loc ?? loc,
+      help: 'tensors of another model, or of the inside of a scan, do not exist here: pass them on as results',
+    });
+  return traced;
 }
 
 function outputValue(graphName: string, key: string, tensor: unknown): Value {

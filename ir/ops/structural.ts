@@ -20,7 +20,10 @@ export const input = defineOp({
     shape: attr.dims('sizes, symbolic ones by name'),
     doc: opt.string('', "meaning and units, quoted in the bundle's types"),
   },
-  type: (_, { dtype, shape }) => tensor(dtype, shape),
+  type: (_, { dtype, shape, name }) => {
+    for (const d of shape) if (typeof d === 'number' && d < 0) fail('attribute', `input "${name}" has size ${d}`);
+    return tensor(dtype, shape);
+  },
   eval: unbound('input'),
   lower: { kind: 'structural' },
   examples: [],
@@ -38,6 +41,7 @@ export const param = defineOp({
   },
   type: (_, { dtype, shape, name }) => {
     if (!shape.every((d) => typeof d === 'number')) fail('shape', `parameter "${name}" needs a static shape`);
+    for (const d of shape) if (Number(d) < 0) fail('attribute', `parameter "${name}" has size ${Number(d)}`);
     return tensor(dtype, shape);
   },
   eval: unbound('param'),
