@@ -93,30 +93,33 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
       const firstRow = mul(rowBlockAt, rowBlock);
       const count = body.let('rows', min(sub(p.m, firstRow), rowBlock));
       const base = mul(flatten(p.batch, batch), panelElements(p.k, p.n));
-      const scratch = cx.buffers.scratch('tile', panels.dtype, tileRows * columns);
-      body.for('c', 0, PANEL_COLUMNS / columns, (c, turn) => {
-        const column = add(mul(unit, PANEL_COLUMNS), mul(c, columns));
-        rowTiles(
-          turn,
-          { first: firstRow, count, total: p.m },
-          tileRows,
-          (tile, { rows, at }) =>
+      const column = mul(unit, PANEL_COLUMNS);
+      const scratch = cx.buffers.scratch('tile', panels.dtype, tileRows * PANEL_COLUMNS);
+      // All columns of the unit for one tile of rows before the next: the rows come from the L1 cache but for the
+      // first time, and whole cache lines of the result are written at once.
+      rowTiles(
+        body,
+        { first: firstRow, count, total: p.m },
+        tileRows,
+        (tile, { rows, at }) => {
+          const left = leftRows(cx, p, tile, batch, rows, at);
+          for (let c = 0; c < PANEL_COLUMNS; c += columns)
             multiplyTile(tile, {
               rows,
               columns,
               k: p.k,
-              left: leftRows(cx, p, tile, batch, rows, at),
+              left,
               panels,
-              panel: add(base, mul(floordiv(column, PANEL), mul(p.k, PANEL))),
-              to: { buffer: scratch, at: literal(0), stride: columns },
+              panel: add(base, mul(floordiv(add(column, c), PANEL), mul(p.k, PANEL))),
+              to: { buffer: scratch, at: literal(c), stride: PANEL_COLUMNS },
               tile: cx.target.tile,
-            }),
-          (line, row, i) =>
-            storeColumns(cx, line, [...batch, ...rowAt(p, row)], { column, columns, n: p.n }, (j) =>
-              load(scratch, add(mul(i, columns), j * 4), 4),
-            ),
-        );
-      });
+            });
+        },
+        (line, row, i) =>
+          storeColumns(cx, line, [...batch, ...rowAt(p, row)], { column, columns: PANEL_COLUMNS, n: p.n }, (j) =>
+            load(scratch, add(mul(i, PANEL_COLUMNS), j * 4), 4),
+          ),
+      );
     },
     { bind: 'grid.x' },
   );
