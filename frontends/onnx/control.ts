@@ -1,13 +1,12 @@
 /** If, Loop and Scan: subgraphs read in scopes of their own, closed over what they capture. */
 import { CompileError } from '../../ir/diagnostic.ts';
-import { graph, type Value } from '../../ir/graph.ts';
+import { graph, typeOf, type Value } from '../../ir/graph.ts';
+import { nd } from '../../ir/nd.ts';
 import { branch, loop, scan } from '../../ir/ops/control.ts';
 import { concat, iota, reshape, slice, transpose } from '../../ir/ops/shape.ts';
 import { projectAll, scalar } from '../../ir/ops/structural.ts';
-import { asExpr, type Dim, dim, sameType, tensor } from '../../ir/type.ts';
 import { sub } from '../../ir/scalar.ts';
-import { typeOf } from '../../ir/graph.ts';
-import { nd } from '../../ir/nd.ts';
+import { asExpr, type Dim, dim, sameType, tensor } from '../../ir/type.ts';
 import { computed, type Item, literalItem, sizesItem } from './item.ts';
 import type { Node } from './node.ts';
 import type { OnnxGraph } from './proto.ts';
@@ -89,8 +88,12 @@ function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
   }
   const keeps = body?.results.slice(1, 1 + states.length).every((r, i) => sameType(r.type, states[i]!.type)) ?? false;
   if (!body || !keeps) {
+    // Asks for the number of trips, where it comes with the data.
+    if (trips === undefined && n.has(0) && n.item(0).dims === undefined) n.dims(0);
     if (typeof trips !== 'number' || trips > MAX_UNROLLED || !startsTrue)
-      throw reason ?? n.fail('a state changes its shape from trip to trip', 'export the loop with states of fixed shapes');
+      throw (
+        reason ?? n.fail('a state changes its shape from trip to trip', 'export the loop with states of fixed shapes')
+      );
     return unrolled(n, g, scope, reading, trips, states);
   }
   const next = body.results[0]!;
@@ -138,7 +141,14 @@ function counted(body: Body, trips: Dim, states: readonly Item[]): Item[] {
 }
 
 /** Every trip written out, for states whose shapes change. */
-function unrolled(n: Node, g: OnnxGraph, scope: Scope, reading: Reading, trips: number, initial: readonly Item[]): Item[] {
+function unrolled(
+  n: Node,
+  g: OnnxGraph,
+  scope: Scope,
+  reading: Reading,
+  trips: number,
+  initial: readonly Item[],
+): Item[] {
   let states = initial;
   const rows: Item[][] = [];
   for (let t = 0; t < trips; t++) {
@@ -165,7 +175,8 @@ function runScan(n: Node, scope: Scope, reading: Reading): Item[] {
   if (n.opset < 9) return n.fail('Scan of opset 8 is not supported', 'convert the model to opset 9 or later');
   const items = n.items.map((_, i) => n.item(i));
   const carried = items.length - count;
-  if (count < 1 || carried < 0) n.fail(`num_scan_inputs is ${count} for ${items.length} operands`, undefined, 'attribute');
+  if (count < 1 || carried < 0)
+    n.fail(`num_scan_inputs is ${count} for ${items.length} operands`, undefined, 'attribute');
   const stacks = g.outputs.length - carried;
   const [inAxes, inBack] = [n.intList('scan_input_axes') ?? [], n.intList('scan_input_directions') ?? []];
   const [outAxes, outBack] = [n.intList('scan_output_axes') ?? [], n.intList('scan_output_directions') ?? []];

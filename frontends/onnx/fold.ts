@@ -1,10 +1,11 @@
 /** Arithmetic on known elements while importing: no operator on shapes reaches a kernel. */
+
+import { isFloat, isInt } from '../../ir/dtype.ts';
 import { evaluate } from '../../ir/evaluate.ts';
 import type { Expr } from '../../ir/expr.ts';
 import { graph, type Value } from '../../ir/graph.ts';
-import { countOf, eachIndex, type Nd, nd, rowMajor, broadcastOffset } from '../../ir/nd.ts';
+import { broadcastOffset, countOf, eachIndex, type Nd, nd, rowMajor } from '../../ir/nd.ts';
 import { broadcastShapes } from '../../ir/ops/check.ts';
-import { isFloat, isInt } from '../../ir/dtype.ts';
 import * as s from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
 import { asExpr, type Dim, dim, elements, staticShape } from '../../ir/type.ts';
@@ -74,7 +75,12 @@ const COMPARISONS: Readonly<Record<string, (a: Expr, b: Expr) => Expr>> = {
   Greater: s.gt,
   GreaterOrEqual: s.ge,
 };
-const FOLDS: Readonly<Record<string, string>> = { ReduceProd: 'Mul', ReduceSum: 'Add', ReduceMin: 'Min', ReduceMax: 'Max' };
+const FOLDS: Readonly<Record<string, string>> = {
+  ReduceProd: 'Mul',
+  ReduceSum: 'Add',
+  ReduceMin: 'Min',
+  ReduceMax: 'Max',
+};
 /** What leaves whole numbers as they are. */
 const WHOLE = ['Cast', 'CastLike', 'Floor', 'Ceil', 'Round', 'Identity'];
 
@@ -127,7 +133,11 @@ function moved(
   const dtype = n.type(which === 'all' ? 0 : which[0]!).dtype;
   return run(items).map((result) => {
     const handles = result.constant()!;
-    return sizesItem(dtype, handles.shape, Array.from(handles.data, (h) => table[h]!));
+    return sizesItem(
+      dtype,
+      handles.shape,
+      Array.from(handles.data, (h) => table[h]!),
+    );
   });
 }
 

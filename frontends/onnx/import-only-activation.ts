@@ -23,8 +23,8 @@ import {
   sigmoid,
   sub,
 } from '../../ir/ops/elementwise.ts';
-import { argMax } from '../../ir/ops/order.ts';
 import { oneHot } from '../../ir/ops/index.ts';
+import { argMax } from '../../ir/ops/order.ts';
 import { scalar } from '../../ir/ops/structural.ts';
 import type { Entries, Node } from './node.ts';
 

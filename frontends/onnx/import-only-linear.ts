@@ -26,7 +26,10 @@ function gemm(n: Node): Value {
   const [alpha, beta] = [n.float('alpha', 1), n.float('beta', 1)];
   n.ignore('broadcast');
   const scaled = (x: Value, by: number): Value => (by === 1 ? x : mul([x, scalar(by, dtype)]));
-  const out = scaled(matmul([a, b], { transposeA: n.int('transA', 0) !== 0, transposeB: n.int('transB', 0) !== 0 }), alpha);
+  const out = scaled(
+    matmul([a, b], { transposeA: n.int('transA', 0) !== 0, transposeB: n.int('transB', 0) !== 0 }),
+    alpha,
+  );
   const c = n.optional(2);
   return c && beta !== 0 ? add([out, scaled(c, beta)]) : out;
 }

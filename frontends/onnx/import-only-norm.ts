@@ -1,12 +1,12 @@
 /** Softmax and normalisations as ONNX spells them. */
 import { typeOf, type Value } from '../../ir/graph.ts';
-import { abs, add, cast, div, mul, pow, reciprocal, sqrt, sub } from '../../ir/ops/elementwise.ts';
+import { abs, add, cast, div, maximum, mul, pow, reciprocal, sqrt, sub } from '../../ir/ops/elementwise.ts';
 import { batchNorm, groupNorm, layerNorm, logSoftmax, rmsNorm, softmax } from '../../ir/ops/norm.ts';
 import { reduceMean, reduceSum } from '../../ir/ops/reduce.ts';
 import { expand, pad, reshape, sliceAxis } from '../../ir/ops/shape.ts';
 import { scalar } from '../../ir/ops/structural.ts';
-import { asExpr, type Dim, dim, elements, sameShape, type Shape } from '../../ir/type.ts';
 import { add as plus } from '../../ir/scalar.ts';
+import { asExpr, type Dim, dim, elements, type Shape, sameShape } from '../../ir/type.ts';
 import type { Entries, Entry, Node } from './node.ts';
 
 const like = (x: Value, value: number): Value => scalar(value, typeOf(x).dtype);
@@ -69,7 +69,9 @@ function batchNormalization(n: Node): readonly (Value | undefined)[] {
   n.ignore('momentum', 'spatial', 'is_test', 'consumed_inputs');
   if (n.int('training_mode', 0) !== 0) n.fail('training_mode is 1', 'export the model in evaluation mode');
   const { dtype } = n.type(0);
-  const statistics = [1, 2, 3, 4].map((i) => (n.type(i).dtype === dtype ? n.value(i) : cast([n.value(i)], { to: dtype })));
+  const statistics = [1, 2, 3, 4].map((i) =>
+    n.type(i).dtype === dtype ? n.value(i) : cast([n.value(i)], { to: dtype }),
+  );
   return [batchNorm([n.value(0), ...statistics], { eps: n.float('epsilon', 1e-5) })];
 }
 
@@ -104,7 +106,8 @@ function lpNormalization(n: Node): Value {
   const x = n.value(0);
   const attrs = { axes: [n.axis(n.int('axis', -1), typeOf(x).shape.length)], keepdims: true };
   const norm = n.int('p', 2) === 1 ? reduceSum([abs([x])], attrs) : sqrt([reduceSum([mul([x, x])], attrs)]);
-  return div([x, norm]);
+  // A line of zeros stays zero.
+  return div([x, maximum([norm, like(x, 1e-30)])]);
 }
 
 function meanVariance(n: Node): Value {

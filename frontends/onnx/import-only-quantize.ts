@@ -1,15 +1,16 @@
 /** Quantised operators, written out in the arithmetic that ONNX defines them by. */
 import { intRange, isInt, type Scalar } from '../../ir/dtype.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
-import { add, cast, clamp, div, maximum, minimum, mul, round, sub } from '../../ir/ops/elementwise.ts';
 import { conv } from '../../ir/ops/conv.ts';
+import { add, cast, clamp, div, maximum, minimum, mul, round, sub } from '../../ir/ops/elementwise.ts';
 import { reduceMax, reduceMin } from '../../ir/ops/reduce.ts';
 import { expand, reshape } from '../../ir/ops/shape.ts';
 import { scalar } from '../../ir/ops/structural.ts';
+import { mul as times } from '../../ir/scalar.ts';
 import type { Dim, Shape } from '../../ir/type.ts';
 import { asExpr, dim } from '../../ir/type.ts';
-import { mul as times } from '../../ir/scalar.ts';
 import { centred, product } from './import-only-linear.ts';
+import { windowOf } from './import-only-window.ts';
 import type { Entries, Node } from './node.ts';
 
 const to = (x: Value, dtype: Scalar): Value => (typeOf(x).dtype === dtype ? x : cast([x], { to: dtype }));
@@ -20,7 +21,8 @@ function placed(n: Node, v: Value, x: Shape, axis: number, block: number): Value
   if (shape.length === 0 || (shape.length === 1 && shape[0] === 1 && block === 0)) return reshape([v], { shape: [] });
   const at = n.axis(axis, x.length);
   if (block === 0) {
-    if (shape.length !== 1) n.fail('scales must be one number or one for each position of the axis', undefined, 'shape');
+    if (shape.length !== 1)
+      n.fail('scales must be one number or one for each position of the axis', undefined, 'shape');
     return reshape([v], { shape: x.map((_, i) => (i === at ? shape[0]! : 1)) });
   }
   // Every entry stands for `block` positions.
@@ -43,7 +45,11 @@ function quantizeLinear(n: Node): Value {
   const [x, scale] = [n.value(0), n.value(1)];
   const zero = n.optional(2);
   n.ignore('saturate', 'precision');
-  const dtype = zero ? typeOf(zero).dtype : n.hasAttribute('output_dtype') && n.int('output_dtype') !== 0 ? n.dtype('output_dtype')! : 'u8';
+  const dtype = zero
+    ? typeOf(zero).dtype
+    : n.hasAttribute('output_dtype') && n.int('output_dtype') !== 0
+      ? n.dtype('output_dtype')!
+      : 'u8';
   const [axis, block] = [n.int('axis', 1), n.int('block_size', 0)];
   const { shape, dtype: own } = typeOf(x);
   const float = isInt(own) ? 'f32' : own;
@@ -55,7 +61,8 @@ function dequantizeLinear(n: Node): Value {
   const [x, scale] = [n.value(0), n.value(1)];
   const [axis, block] = [n.int('axis', 1), n.int('block_size', 0)];
   const { shape } = typeOf(x);
-  const out = n.hasAttribute('output_dtype') && n.int('output_dtype') !== 0 ? n.dtype('output_dtype')! : typeOf(scale).dtype;
+  const out =
+    n.hasAttribute('output_dtype') && n.int('output_dtype') !== 0 ? n.dtype('output_dtype')! : typeOf(scale).dtype;
   const place = (v: Value): Value => placed(n, v, shape, axis, block);
   const zero = n.optional(2);
   const wide = to(x, 'i32');
@@ -76,7 +83,14 @@ function dynamicQuantize(n: Node): readonly Value[] {
 
 function qlinearMatmul(n: Node): Value {
   const [a, as, az, b, bs, bz, ys, yz] = Array.from({ length: 8 }, (_, i) => n.value(i)) as [
-    Value, Value, Value, Value, Value, Value, Value, Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
   ];
   const whole = product(centred(a, az, 'i32', -2), centred(b, bz, 'i32', -1));
   const rank = typeOf(whole).shape.length;
@@ -93,21 +107,21 @@ function qlinearMatmul(n: Node): Value {
 
 /** An integer convolution in f64, whose sums are exact up to 2^53. */
 function wholeConv(n: Node, x: Value, w: Value, xz: Value | undefined, wz: Value | undefined): Value {
-  const kernel = n.shape(n.proto.op === 'QLinearConv' ? 3 : 1).slice(2) as readonly number[];
+  const attrs = { ...windowOf(n, typeOf(w).shape.slice(2) as readonly number[]), groups: n.int('group', 1) };
   n.ignore('kernel_shape');
-  if (n.string('auto_pad', 'NOTSET') !== 'NOTSET') n.fail('auto_pad is not supported');
-  const attrs = {
-    strides: n.intList('strides') ?? [],
-    pads: n.intList('pads') ?? [],
-    dilations: n.intList('dilations') ?? kernel.map(() => 1),
-    groups: n.int('group', 1),
-  };
   return conv([centred(x, xz, 'f64', 1), centred(w, wz, 'f64', 0)], attrs);
 }
 
 function qlinearConv(n: Node): Value {
   const [x, xs, xz, w, ws, wz, ys, yz] = Array.from({ length: 8 }, (_, i) => n.value(i)) as [
-    Value, Value, Value, Value, Value, Value, Value, Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
+    Value,
   ];
   const rank = n.rank(0);
   const perChannel = (v: Value): Value => {

@@ -3,8 +3,8 @@ import { typeOf, type Value } from '../../ir/graph.ts';
 import { gru, lstm, rnn } from '../../ir/ops/recurrent.ts';
 import { concat, expand, reshape, sliceAxis, transpose } from '../../ir/ops/shape.ts';
 import { projectAll, scalar } from '../../ir/ops/structural.ts';
-import { type Dim, dim, type Shape } from '../../ir/type.ts';
 import { index, mul as times } from '../../ir/scalar.ts';
+import { type Dim, dim, type Shape } from '../../ir/type.ts';
 import type { Entries, Node } from './node.ts';
 
 /** Item `n` of axis 0, without that axis. */

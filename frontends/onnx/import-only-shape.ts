@@ -10,7 +10,7 @@ import { concat, expand, iota, pad, reshape, slice, split, transpose, trilu } fr
 import { constant, scalar } from '../../ir/ops/structural.ts';
 import * as s from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
-import { asExpr, type Dim, dim, sameDim, type Shape } from '../../ir/type.ts';
+import { asExpr, type Dim, dim, type Shape, sameDim } from '../../ir/type.ts';
 import type { Entries, Node, Results } from './node.ts';
 
 /** Axes from operand `i`, or the attribute of older opsets, counted from the start. */
@@ -41,7 +41,8 @@ function quotient(n: Node, all: Shape, some: Shape): Dim {
     bottom.open.splice(bottom.open.indexOf(d), 1);
   }
   const shape = `[${all.map((d) => (typeof d === 'number' ? d : '?')).join(', ')}]`;
-  if (bottom.count === 0) return n.fail(`the open size of a reshape of ${shape} is divided by zero`, undefined, 'shape');
+  if (bottom.count === 0)
+    return n.fail(`the open size of a reshape of ${shape} is divided by zero`, undefined, 'shape');
   const product = [...top.open].reduce<Dim>((p, d) => dim(s.mul(asExpr(p), d)), 1);
   const rest = bottom.open.reduce<Dim>((p, d) => dim(s.mul(asExpr(p), d)), 1);
   if (rest === 1 && top.count % bottom.count === 0) return dim(s.mul(asExpr(product), top.count / bottom.count));
@@ -55,7 +56,9 @@ function reshapeNode(n: Node): Value {
   const from = typeOf(x).shape;
   const keepZero = n.int('allowzero', 0) !== 0;
   const wanted = n.opset < 5 ? (n.intList('shape') ?? n.fail('attribute "shape" is missing')) : (n.dims(1) ?? []);
-  const sizes = wanted.map((d, i) => (d === 0 && !keepZero ? (from[i] ?? n.fail(`size ${i} copies an axis that is not there`)) : d));
+  const sizes = wanted.map((d, i) =>
+    d === 0 && !keepZero ? (from[i] ?? n.fail(`size ${i} copies an axis that is not there`)) : d,
+  );
   const open = sizes.indexOf(-1);
   if (open < 0) return reshape([x], { shape: sizes });
   return reshape([x], { shape: sizes.with(open, quotient(n, from, sizes.toSpliced(open, 1))) });
@@ -89,12 +92,14 @@ function sliceNode(n: Node): Value {
     attrs.steps[at] = step;
     attrs.starts[at] = position(start, size, 0, back ? 1 : 0);
     // Counting down, an end far below zero means "through the first".
-    attrs.stops[at] = back && typeof end === 'number' && end <= -FAR ? -1 : position(end, size, back ? -1 : 0, back ? 1 : 0);
+    attrs.stops[at] =
+      back && typeof end === 'number' && end <= -FAR ? -1 : position(end, size, back ? -1 : 0, back ? 1 : 0);
     if (!back && typeof end === 'number' && end >= FAR) attrs.stops[at] = size;
     const [from, to] = [attrs.starts[at]!, attrs.stops[at]!];
     const span = back ? s.sub(asExpr(from), to) : s.sub(asExpr(to), from);
     if (boundsOf(span)[1] <= 0) attrs.stops[at] = from;
-    else if (boundsOf(span)[0] < 0) attrs.stops[at] = back ? dim(s.min(asExpr(to), from)) : dim(s.max(asExpr(to), from));
+    else if (boundsOf(span)[0] < 0)
+      attrs.stops[at] = back ? dim(s.min(asExpr(to), from)) : dim(s.max(asExpr(to), from));
   });
   return slice([x], attrs);
 }
@@ -112,7 +117,10 @@ function splitNode(n: Node): Results {
   const size = shape[axis]!;
   if (typeof size !== 'number') {
     const part = dim(s.floordiv(size, count));
-    return split([x], { axis, sizes: [...new Array<Dim>(count - 1).fill(part), dim(s.sub(size, s.mul(asExpr(part), count - 1)))] });
+    return split([x], {
+      axis,
+      sizes: [...new Array<Dim>(count - 1).fill(part), dim(s.sub(size, s.mul(asExpr(part), count - 1)))],
+    });
   }
   const part = Math.ceil(size / count);
   const sizes = Array.from({ length: count }, (_, i) => Math.max(0, Math.min(part, size - i * part)));
@@ -252,8 +260,10 @@ export const shapes: Entries = {
   Identity: (n) => n.value(0),
   Constant: constantNode,
   Dropout: (n) => {
+    const ratio = n.opset < 12 ? 0 : (n.number(1) ?? 0.5);
     n.ignore('ratio', 'seed', 'is_test');
-    if (n.has(2) && n.number(2) !== 0) n.fail('training_mode is true', 'export the model in evaluation mode');
+    if (ratio !== 0 && n.has(2) && n.number(2) !== 0)
+      n.fail('training_mode is true', 'export the model in evaluation mode');
     const x = n.value(0);
     return [x, expand([scalar(1, 'bool')], { shape: typeOf(x).shape })];
   },

@@ -1,8 +1,8 @@
 /** Convolution, pooling and resizing as ONNX spells them. */
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
-import { abs, add, mul, pow } from '../../ir/ops/elementwise.ts';
 import { conv, convTranspose } from '../../ir/ops/conv.ts';
+import { abs, add, mul, pow } from '../../ir/ops/elementwise.ts';
 import { gather } from '../../ir/ops/index.ts';
 import { avgPool, maxPool } from '../../ir/ops/pool.ts';
 import { reduceMax, reduceMean } from '../../ir/ops/reduce.ts';
@@ -18,7 +18,7 @@ interface Window {
 }
 
 /** Strides, dilations, and pads in numbers, `auto_pad` worked out. */
-function windowOf(n: Node, kernel: readonly number[]): Window {
+export function windowOf(n: Node, kernel: readonly number[]): Window {
   const strides = n.intList('strides') ?? kernel.map(() => 1);
   const dilations = n.intList('dilations') ?? kernel.map(() => 1);
   const mode = n.string('auto_pad', 'NOTSET');
@@ -66,7 +66,10 @@ function convTransposeNode(n: Node): Value {
     });
     // A window that does not reach the wanted size is followed by padding.
     outputPadding = totals.map((t, i) => (outputPadding[i] ?? 0) + Math.max(0, -t));
-    pads = halves(totals.map((t) => Math.max(0, t)), mode !== 'SAME_UPPER');
+    pads = halves(
+      totals.map((t) => Math.max(0, t)),
+      mode !== 'SAME_UPPER',
+    );
   } else if (mode === 'VALID') pads = [];
   const attrs = { strides, dilations, pads, outputPadding, groups: n.int('group', 1) };
   return convTranspose(n.values(), attrs);
@@ -171,7 +174,16 @@ function resize(n: Node): Value {
     const sum = parts.reduce((a, b) => add([a, b]));
     const rest = Array.from({ length: at.out }, (_, i) => 1 - taps.reduce((t, tap) => t + tap.weights[i]!, 0));
     if (how.outside === 0 || rest.every((r) => Math.abs(r) < 1e-6)) return sum;
-    return add([sum, constant([], { value: nd(dtype, vector, rest.map((r) => r * how.outside)) })]);
+    return add([
+      sum,
+      constant([], {
+        value: nd(
+          dtype,
+          vector,
+          rest.map((r) => r * how.outside),
+        ),
+      }),
+    ]);
   }, n.value(0));
 }
 

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { CompileError, fail } from '../../ir/diagnostic.ts';
-import { type Graph, graph, graphValues, type Value } from '../../ir/graph.ts';
+import { type Graph, graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
 import { input, param, projectAll } from '../../ir/ops/structural.ts';
@@ -25,7 +25,7 @@ import {
 } from './proto.ts';
 import { hiddenName, Scope } from './scope.ts';
 import { type DimRange, Symbols } from './symbols.ts';
-import { elementCount, type ExternalData, ndOf, scalarOf, weightOf } from './tensor.ts';
+import { type ExternalData, elementCount, ndOf, scalarOf, weightOf } from './tensor.ts';
 import { functionKey, type UnsupportedNode, unsupportedNodes } from './unsupported.ts';
 
 export interface ImportOptions {
@@ -35,6 +35,8 @@ export interface ImportOptions {
   readonly dims?: Readonly<Record<string, DimRange>> | undefined;
   /** Shapes of inputs for which the file states none. Words are names of symbolic sizes. */
   readonly shapes?: Readonly<Record<string, readonly (number | string)[]>> | undefined;
+  /** Inputs that are constants of the model: axes, shapes and the like that the file leaves to its caller. */
+  readonly fixed?: Readonly<Record<string, Nd>> | undefined;
   /** Most trips of a loop whose number of trips is only known when it runs. */
   readonly maxTrips?: number | undefined;
   /** Folder in which external data may stand, when the model is given as bytes. Default: none may be read. */
@@ -114,18 +116,26 @@ class Importer implements Reading {
     this.checkOpsets();
     const missing = unsupportedNodes(proto);
     if (missing.length > 0)
-      fail('unsupported', `${source}: ${missing.length} operator${missing.length === 1 ? ' is' : 's are'} not supported`, {
-        notes: missing.slice(0, 20).map((u) => `${u.at}: ${u.why}`),
-        help: 'replace these operators before exporting',
-      });
+      fail(
+        'unsupported',
+        `${source}: ${missing.length} operator${missing.length === 1 ? ' is' : 's are'} not supported`,
+        {
+          notes: missing.slice(0, 20).map((u) => `${u.at}: ${u.why}`),
+          help: 'replace these operators before exporting',
+        },
+      );
     const scope = new Scope(undefined, 'inline', proto.opsets);
     const initialised = new Set(proto.graph.initializers.map((t) => t.name));
     const given = proto.graph.inputs.filter((v) => !initialised.has(v.name));
-    const inputs = given.map((info) => {
+    const inputs: Value[] = [];
+    for (const info of given) {
       const value = this.input(info);
-      this.declare(scope, info.name, computed(value), 'an input');
-      return value;
-    });
+      const fixed = this.fixed(info.name, value);
+      this.declare(scope, info.name, fixed ?? computed(value), 'an input');
+      if (!fixed) inputs.push(value);
+    }
+    for (const name of Object.keys(this.options.fixed ?? {}))
+      if (!given.some((info) => info.name === name)) fail('name', `${source}: there is no input "${name}" to fix`);
     const results = this.body(proto.graph, scope, source);
     if (results.length === 0) fail('verify', `${source}: the graph has no outputs`, { help: 'export the model again' });
     this.symbols.finish(source);
@@ -154,7 +164,8 @@ class Importer implements Reading {
     const { proto, source } = this;
     const version = proto.opsets.get('');
     if (version === undefined) {
-      if (proto.opsets.size === 0) fail('file', `${source}: states no operator set`, { help: 'export the model again' });
+      if (proto.opsets.size === 0)
+        fail('file', `${source}: states no operator set`, { help: 'export the model again' });
       return;
     }
     const [least, most] = OPSETS;
@@ -167,12 +178,29 @@ class Importer implements Reading {
   private input(info: OnnxValueInfo): Value {
     const what = `${this.source}: input "${info.name}"`;
     if (info.kind !== 'tensor')
-      fail('unsupported', `${what} is a ${info.kind}, not a tensor`, { help: 'export the model with tensors as inputs' });
+      fail('unsupported', `${what} is a ${info.kind}, not a tensor`, {
+        help: 'export the model with tensors as inputs',
+      });
     const dtype = scalarOf(info.type, what);
     const given = this.options.shapes?.[info.name] ?? info.shape;
     if (!given) fail('rank', `${what} has no shape`, { help: 'give one in the option `shapes`' });
     const shape = given.map((d, axis) => this.symbols.size(d, `${info.name}_${axis}`));
     return input([], { name: info.name, dtype, shape, doc: info.doc }, { name: info.name });
+  }
+
+  private fixed(name: string, declared: Value): Item | undefined {
+    const { fixed } = this.options;
+    if (!fixed || !Object.hasOwn(fixed, name)) return undefined;
+    const value = fixed[name]!;
+    const { dtype, shape } = typeOf(declared);
+    const fits =
+      shape.length === value.shape.length && shape.every((d, i) => typeof d !== 'number' || d === value.shape[i]);
+    if (dtype !== value.dtype || !fits)
+      fail(
+        'shape',
+        `${this.source}: input "${name}" is fixed to ${value.dtype}[${value.shape.join(', ')}], which does not fit`,
+      );
+    return literalItem(value);
   }
 
   private declare(scope: Scope, name: string, item: Item, what: string): void {
@@ -233,7 +261,8 @@ class Importer implements Reading {
       const tensor = proto.attributes.get('value')!.t ?? n.fail('attribute "value" holds no tensor');
       return [this.tensor(tensor, proto.outputs[0] ?? proto.name, label, scope)];
     }
-    const run = (operands: readonly (Item | undefined)[]): Item[] => this.entry(new Node(proto, n.opset, operands, this.external));
+    const run = (operands: readonly (Item | undefined)[]): Item[] =>
+      this.entry(new Node(proto, n.opset, operands, this.external));
     return onSizes(n, run) ?? run(items);
   }
 

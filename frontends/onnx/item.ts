@@ -10,7 +10,7 @@ import { concat, expand, reshape } from '../../ir/ops/shape.ts';
 import { constant, scalar } from '../../ir/ops/structural.ts';
 import { sub } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
-import { asExpr, type Dim, dim, tensor, type TensorType } from '../../ir/type.ts';
+import { asExpr, type Dim, dim, type TensorType, tensor } from '../../ir/type.ts';
 
 /**
  * A tensor that has a value in the graph, or elements that are known while importing (numbers, or sizes over symbols),

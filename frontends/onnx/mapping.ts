@@ -3,7 +3,9 @@ import type { Attrs, AttrValue } from '../../ir/graph.ts';
 import { allOps, makeValue, type OpDef } from '../../ir/op.ts';
 import '../../ir/ops/all.ts';
 import { activations } from './import-only-activation.ts';
+import { attentions } from './import-only-attention.ts';
 import { linear } from './import-only-linear.ts';
+import { losses } from './import-only-loss.ts';
 import { microsoft } from './import-only-microsoft.ts';
 import { normalization } from './import-only-norm.ts';
 import { quantization } from './import-only-quantize.ts';
@@ -15,6 +17,8 @@ import type { Entries, Entry, Node } from './node.ts';
 
 const importOnly: Entries = {
   ...activations,
+  ...attentions,
+  ...losses,
   ...linear,
   ...microsoft,
   ...normalization,

@@ -1,6 +1,6 @@
 /** A node of the file as the operators' entries read it: operands, attributes, and errors that say where. */
 import { type Diagnostic, fail } from '../../ir/diagnostic.ts';
-import type { Value } from '../../ir/graph.ts';
+import { topoOrder, type Value } from '../../ir/graph.ts';
 import type { Nd } from '../../ir/nd.ts';
 import type { Dim, Shape, TensorType } from '../../ir/type.ts';
 import type { Item } from './item.ts';
@@ -73,15 +73,22 @@ export class Node {
   constant(i: number): Nd | undefined {
     const item = this.items[i];
     if (!item) return undefined;
-    return (
-      item.constant() ??
-      this.fail(`operand ${i} ("${this.proto.inputs[i]}") is only known when the model runs`, 'make it a constant')
+    return item.constant() ?? this.unknown(i, 'is only known when the model runs');
+  }
+  /** Refuses an operand whose elements are needed now; inputs that it comes from can be fixed. */
+  private unknown(i: number, why: string): never {
+    const inputs = topoOrder([this.value(i)]).filter((v) => v.op.name === 'input');
+    const names = inputs.map((v) => JSON.stringify(v.attrs.name)).join(', ');
+    return this.fail(
+      `operand ${i} ("${this.proto.inputs[i]}") ${why}`,
+      names ? `make it a constant, or fix input ${names} with the option "fixed"` : 'make it a constant',
     );
   }
   /** The only element of a constant operand. */
   number(i: number): number | undefined {
     const x = this.constant(i);
-    if (x && x.data.length !== 1) this.fail(`operand ${i} must be one number, not ${x.data.length}`, undefined, 'shape');
+    if (x && x.data.length !== 1)
+      this.fail(`operand ${i} must be one number, not ${x.data.length}`, undefined, 'shape');
     return x?.data[0];
   }
   ints(i: number): readonly number[] | undefined {
@@ -92,11 +99,7 @@ export class Node {
   dims(i: number): readonly Dim[] | undefined {
     const item = this.items[i];
     if (!item) return undefined;
-    return (
-      item.dims ??
-      this.ints(i) ??
-      this.fail(`operand ${i} ("${this.proto.inputs[i]}") must follow from the shapes of the inputs`)
-    );
+    return item.dims ?? this.ints(i) ?? this.unknown(i, 'must follow from the shapes of the inputs');
   }
 
   // Results

@@ -25,8 +25,8 @@ export class Symbols {
 
   /** @param where names a size that the file does not name: the input and the axis */
   size(given: OnnxDim, where: string): Dim {
-    if (typeof given === 'number' && given > 0) return given;
-    // Exporters write 0 and −1 for sizes they do not know.
+    // Some exporters write −1 for a size they do not know.
+    if (typeof given === 'number' && given >= 0) return given;
     const name = typeof given === 'string' ? given : where;
     const known = this.known.get(name);
     if (known !== undefined) return known;

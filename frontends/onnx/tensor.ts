@@ -28,7 +28,9 @@ export function scalarOf(type: number, what: string): Scalar {
   return (
     SCALAR[type] ??
     fail('dtype', `${what} has elements of type ${elementTypeName(type)}, which is not supported`, {
-      help: `supported: ${Object.keys(SCALAR).map((t) => elementTypeName(Number(t))).join(', ')}`,
+      help: `supported: ${Object.keys(SCALAR)
+        .map((t) => elementTypeName(Number(t)))
+        .join(', ')}`,
     })
   );
 }

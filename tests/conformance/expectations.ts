@@ -20,7 +20,8 @@ export function drift(
     for (const [device, outcome] of Object.entries(outcomes)) {
       const want = expected[name]?.[device];
       const status = want?.split(':')[0] ?? 'nothing';
-      if (status !== outcome.status) lines.push(`${name} on ${device}: expected ${want ?? status}, got ${line(outcome)}`);
+      if (status !== outcome.status)
+        lines.push(`${name} on ${device}: expected ${want ?? status}, got ${line(outcome)}`);
     }
   return lines;
 }

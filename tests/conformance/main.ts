@@ -41,7 +41,10 @@ for (const device of devices) {
 }
 if (values.json) writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
 if (values.update) {
-  const next = Object.entries(results).map(([name, outcomes]) => [name, { ...expected?.[name], ...expectationOf(outcomes) }]);
+  const next = Object.entries(results).map(([name, outcomes]) => [
+    name,
+    { ...expected?.[name], ...expectationOf(outcomes) },
+  ]);
   const merged = { ...(values.only ? expected : {}), ...Object.fromEntries(next) };
   writeFileSync(file, `${JSON.stringify(merged, null, 1)}\n`);
 } else if (expected) {
