@@ -2,6 +2,7 @@
 import { intRange, isFloat, isInt, mulInt, roundHalfEven, roundTo, type Scalar, sizeOf, wrapInt } from './dtype.ts';
 import { type Expr, makeExpr, type Sym, type Var } from './expr.ts';
 import { powC } from './special.ts';
+import { sumOfSizes } from './sum.ts';
 
 const INT_FOLD: Partial<Record<Expr['op'], (a: number, b: number) => number>> = {
   add: (a, b) => a + b,
@@ -270,7 +271,7 @@ function simplifyInt(e: Expr): Expr {
         return int('add', e, int('add', e, a, b.args[0]!), b.args[1]!);
       if (a.op === 'add' && constantOf(a.args[1]) !== undefined && y === undefined)
         return int('add', e, int('add', e, a.args[0]!, b), a.args[1]!);
-      return collectDivMod(e, a, b) ?? e;
+      return collectDivMod(e, a, b) ?? sumOfSizes(e) ?? e;
     case 'sub':
       if (y === 0) return a;
       if (a === b) return c(0);
@@ -283,7 +284,7 @@ function simplifyInt(e: Expr): Expr {
       if (a.op === 'add' && a.args[1] === b) return a.args[0]!;
       if (b.op === 'add' && (b.args[0] === a || b.args[1] === a))
         return int('sub', e, c(0), b.args[b.args[0] === a ? 1 : 0]!);
-      return e;
+      return sumOfSizes(e) ?? e;
     case 'mul':
       if (x === 0 || y === 0) return c(0);
       if (x === 1) return b;

@@ -4,6 +4,7 @@ import { compile } from '../compiler/compile.ts';
 import { possibleSizes } from '../compiler/possible.ts';
 import {
   add,
+  concat,
   dim,
   entry,
   expr,
@@ -151,4 +152,17 @@ test('what a model cannot read or return is said at its line', (t) => {
   t.throws(inside, { message: /model "three" reads "x", which is not one of its inputs/ });
   t.throws(() => model('four', { x: input(f32, [2]) }, () => undefined as never), { message: /returns no output/ });
   t.throws(() => model('five', { x: input(f32, [-2]) }, ({ x }) => ({ x })), { message: /input "x" has size -2/ });
+});
+
+test('concatenations of a symbolic axis agree, however they are nested', async (t) => {
+  const n = dim('n', { max: 12 });
+  const nested = model('nested', { x: input(f32, [n]), y: input(f32, [n]) }, ({ x, y }) => {
+    const all = concat([concat([x, y], 0), concat([x, y, x], 0)], 0) as X;
+    return { all, sum: add(all, concat([concat([y, x, y, x] as X[], 0), y as X], 0) as X) };
+  });
+  const session = await open(compile(nested, { weights: store() }));
+  t.teardown(() => session.dispose());
+  const { all, sum } = await session.run({ x: [1, 2], y: [30, 40] });
+  t.deepEqual([...(all!.data as Float32Array)], [1, 2, 30, 40, 1, 2, 30, 40, 1, 2]);
+  t.deepEqual([...(sum!.data as Float32Array)], [31, 42, 31, 42, 31, 42, 31, 42, 31, 42]);
 });

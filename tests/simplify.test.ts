@@ -212,3 +212,32 @@ test('conversions agree with typed arrays', (t) => {
   fc.assert(fc.property(fc.float(), (x) => Object.is(roundTo('f32', x), x)));
   t.pass();
 });
+
+test('sums of sizes have one form, whatever order and grouping they were written in', (t) => {
+  const { add, sub, mul, floordiv, literal, symbol, evaluateIndex } = s;
+  const [n, m] = [symbol('n', { min: 0, max: 50 }), symbol('m', { min: 0, max: 60 })];
+  t.is(add(n, m), add(m, n));
+  t.is(add(add(n, m), add(n, 3)), add(add(add(mul(n, 2), 1), m), 2));
+  t.is(add(add(n, add(n, n)), add(add(n, n), n)), mul(n, 6));
+  t.is(sub(add(n, add(m, n)), add(n, m)), n);
+  t.is(sub(add(mul(n, 5), 2), add(mul(n, 5), 2)), literal(0));
+  const leaf = fc.constantFrom<Expr>(n, m, literal(3), literal(-2), mul(n, 4), floordiv(m, 3));
+  const { sum } = fc.letrec<{ sum: Expr }>((tie) => ({
+    sum: fc.oneof(
+      { depthSize: 'medium' },
+      leaf,
+      fc.tuple(tie('sum'), tie('sum')).map(([a, b]) => add(a, b)),
+      fc.tuple(tie('sum'), tie('sum')).map(([a, b]) => sub(a, b)),
+      fc.tuple(tie('sum'), fc.integer({ min: -3, max: 3 })).map(([a, k]) => mul(a, k)),
+    ),
+  }));
+  // Values follow the operations as they are built, without any simplification.
+  const valueAt = (e: Expr): number => evaluateIndex(e, (s) => (s === n ? 7 : 11));
+  fc.assert(
+    fc.property(sum, sum, (a, b) => {
+      t.is(valueAt(add(a, b)), valueAt(a) + valueAt(b));
+      t.is(valueAt(sub(a, b)), valueAt(a) - valueAt(b));
+      t.is(add(a, b), add(b, a));
+    }),
+  );
+});
