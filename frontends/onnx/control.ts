@@ -22,6 +22,8 @@ export interface Reading {
 
 interface Body {
   readonly inputs: readonly Value[];
+  /** What the subgraph's own inputs stand for. */
+  readonly items: readonly Item[];
   readonly results: readonly Item[];
   readonly captures: readonly Capture[];
 }
@@ -30,8 +32,15 @@ interface Body {
 function bodyOf(g: OnnxGraph, scope: Scope, reading: Reading, types: readonly Item['type'][]): Body {
   const inner = new Scope(scope, 'body', scope.opsets);
   const inputs = types.map((type, i) => argument(g.inputs[i]?.name || `in${i}`, type));
-  const results = reading.subgraph(g, inner, inputs.map(computed));
-  return { inputs, results, captures: inner.captures };
+  const items = inputs.map((v, i) => computed(asDeclared(v, g, i)));
+  const results = reading.subgraph(g, inner, items);
+  return { inputs, items, results, captures: inner.captures };
+}
+
+/** Some files declare the trip number and the condition of a loop with one axis of size 1. */
+function asDeclared(v: Value, g: OnnxGraph, i: number): Value {
+  const one = typeOf(v).shape.length === 0 && g.inputs[i]?.shape?.length === 1;
+  return one ? reshape([v], { shape: [1] }) : v;
 }
 
 const outputsOf = (results: readonly Item[]): (readonly [string, Value])[] =>
@@ -97,7 +106,7 @@ function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
     return unrolled(n, g, scope, reading, trips, states);
   }
   const next = body.results[0]!;
-  const goesOn = next.literal ? next.constant()!.data[0] !== 0 : next.value() === body.inputs[1];
+  const goesOn = next.literal ? next.constant()!.data[0] !== 0 : next.value() === body.items[1]!.value();
   if (trips !== undefined && startsTrue && goesOn) return counted(body, trips, states);
   if (body.results.length > 1 + states.length)
     n.fail('the number of rows it stacks depends on the data', 'export it with a fixed number of trips');
@@ -107,7 +116,11 @@ function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
   const count = n.has(0) && trips === undefined ? scalarOf(n.value(0)) : sizesItem('i64', [], [most]).value();
   const captures = body.captures.map((c) => c.outer.value());
   const value = loop([count, scalarOf(first.value()), ...states.map((s) => s.value()), ...captures], {
-    body: graph('body', [...body.inputs, ...body.captures.map((c) => c.inner)], outputsOf(body.results)),
+    body: graph(
+      'body',
+      [...body.inputs, ...body.captures.map((c) => c.inner)],
+      [['next', scalarOf(next.value())], ...outputsOf(body.results.slice(1))],
+    ),
     carried: states.length,
     maxTrips: most,
   });
@@ -151,10 +164,11 @@ function unrolled(
 ): Item[] {
   let states = initial;
   const rows: Item[][] = [];
+  const shapeOf = (i: number): readonly number[] => (g.inputs[i]?.shape?.length === 1 ? [1] : []);
   for (let t = 0; t < trips; t++) {
-    const on = literalItem(nd('bool', [], [1]));
+    const on = literalItem(nd('bool', shapeOf(1), [1]));
     const inner = new Scope(scope, 'inline', scope.opsets);
-    const results = reading.subgraph(g, inner, [literalItem(nd('i64', [], [t])), on, ...states]);
+    const results = reading.subgraph(g, inner, [literalItem(nd('i64', shapeOf(0), [t])), on, ...states]);
     states = results.slice(1, 1 + states.length);
     rows.push(results.slice(1 + states.length));
     if (!results[0]!.literal) n.fail('its condition depends on the data, and a state changes its shape');

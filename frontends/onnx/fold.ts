@@ -95,7 +95,7 @@ export function onSizes(n: Node, run: (items: readonly (Item | undefined)[]) => 
   if (op === 'Size') return [sizesItem('i64', [], [dim(elements(n.shape(0)))])];
   if (!n.items.some((item) => item?.dims && !item.literal)) return undefined;
   if (Object.hasOwn(MOVED, op)) return moved(n, MOVED[op]!, run);
-  const items = n.items.filter((item) => item !== undefined);
+  const items = n.items.filter((item) => item !== undefined).map(withDims);
   if (Object.hasOwn(FOLDS, op)) return reduced(n, ARITHMETIC[FOLDS[op]!]!);
   if (items.some((item) => !item.dims)) return undefined;
   if (Object.hasOwn(COMPARISONS, op)) return compared(items, COMPARISONS[op]!);
@@ -106,6 +106,14 @@ export function onSizes(n: Node, run: (items: readonly (Item | undefined)[]) => 
     return [sizesItem(dtype, n.shape(0) as readonly number[], n.item(0).dims!)];
   }
   return undefined;
+}
+
+/** A small stored tensor of whole numbers counts as sizes here, whatever its element type. */
+function withDims(item: Item): Item {
+  const shape = staticShape(item.type.shape);
+  if (item.dims || !shape || countOf(shape) > 64) return item;
+  const data = item.constant()?.data;
+  return data?.every(Number.isSafeInteger) ? { ...item, dims: Array.from(data) } : item;
 }
 
 function shapeOf(n: Node): Item {

@@ -66,7 +66,8 @@ function power(n: Node): Value {
   const wide: Scalar = isFloat(own) ? own : 'f64';
   const to = (v: Value): Value => (dtypeOf(v) === wide ? v : cast([v], { to: wide }));
   const result = pow([to(x), to(y)]);
-  return own === wide ? result : cast([result], { to: own });
+  // Through i64, so that what overflows wraps as integers do.
+  return own === wide ? result : cast([cast([result], { to: 'i64' })], { to: own });
 }
 
 function hardmax(n: Node): Value {

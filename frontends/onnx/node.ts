@@ -170,7 +170,7 @@ export class Node {
   /** An axis counted from the start. */
   axis(axis: number, rank: number): number {
     const at = axis < 0 ? axis + rank : axis;
-    if (at < 0 || at >= Math.max(rank, 1)) this.fail(`axis ${axis} does not exist in rank ${rank}`, undefined, 'rank');
+    if (at < 0 || at >= rank) this.fail(`axis ${axis} does not exist in rank ${rank}`, undefined, 'rank');
     return at;
   }
 }

@@ -29,9 +29,22 @@ export function drift(
 /** ONNX's own tolerance, with room for sums in another order; or what the test's manifest states. */
 const USUAL: Tolerance = { rtol: 1e-3, atol: 1e-5 };
 
+interface Stated {
+  readonly tolerance?: Tolerance;
+}
+const manifests = new Map<string, ReadonlyMap<string, Tolerance>>();
+
+/** The tolerance that a test's own manifest, or the one of the folder, states for it. */
 export function toleranceOf(root: string, name: string): Tolerance {
   const own = join(root, name, 'manifest.json');
-  if (!existsSync(own)) return USUAL;
-  const { tolerance } = JSON.parse(readFileSync(own, 'utf8')) as { readonly tolerance?: Tolerance };
-  return tolerance ?? USUAL;
+  if (existsSync(own)) return (JSON.parse(readFileSync(own, 'utf8')) as Stated).tolerance ?? USUAL;
+  let all = manifests.get(root);
+  if (!all) {
+    const path = join(root, 'manifest.json');
+    const text = existsSync(path) ? readFileSync(path, 'utf8') : '{}';
+    const { tests = [] } = JSON.parse(text) as { readonly tests?: readonly (Stated & { readonly name: string })[] };
+    all = new Map(tests.flatMap((t) => (t.tolerance ? [[t.name, t.tolerance] as const] : [])));
+    manifests.set(root, all);
+  }
+  return all.get(name) ?? USUAL;
 }

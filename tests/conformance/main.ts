@@ -46,7 +46,7 @@ if (values.update) {
     { ...expected?.[name], ...expectationOf(outcomes) },
   ]);
   const merged = { ...(values.only ? expected : {}), ...Object.fromEntries(next) };
-  writeFileSync(file, `${JSON.stringify(merged, null, 1)}\n`);
+  writeFileSync(file, `${JSON.stringify(merged, null, 2)}\n`);
 } else if (expected) {
   const lines = drift(results, expected);
   for (const line of lines) console.log(line);
