@@ -233,7 +233,8 @@ class Partitioner {
       const outputs = v.type.kind === 'tuple' ? (this.readersOf.get(v) ?? []).filter(isGet) : [v];
       return [{ ...this.region('control', v, outputs, []), inputs: [...new Set(v.inputs)] }];
     }
-    if (!this.material.has(v) || isGet(v)) return [];
+    // A result of several is written by the region of its op, unless it is known when the bundle is made.
+    if (!this.material.has(v) || (isGet(v) && !this.statics.has(v))) return [];
     return [this.region('element', v, [v], [])];
   }
 
