@@ -209,7 +209,7 @@ test('what a command names may be at fault: that exits with 1', async (t) => {
   const folder = temporary(t);
   const cases: readonly (readonly [readonly string[], RegExp])[] = [
     [['compile', 'zoo:vit-b61', '-o', 'x'], /error\[name\].*did you mean vit-b16/s],
-    [['compile', 'model.onnx', '-o', 'x'], /error\[unsupported\]: model\.onnx: ONNX/],
+    [['compile', 'model.onnx', '-o', 'x'], /error\[file\]: model\.onnx: there is no such file/],
     [['compile', 'absent.ts', '-o', 'x'], /error\[file\]: absent\.ts: there is no such file/],
     [['inspect', 'zoo:vit-b16', '--dim', 'batch=65'], /error\[range\]: size "batch" cannot be 65.*1\.\.64/],
     [['inspect', 'zoo:vit-b16', '--dim', 'bach=1'], /error\[name\].*no size "bach".*did you mean "batch"/s],

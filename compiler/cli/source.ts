@@ -2,7 +2,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { extname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { ModelGraph } from '../../frontends/dsl/index.ts';
+import { init, type ModelGraph } from '../../frontends/dsl/index.ts';
 import { readWeights } from '../../frontends/weights/sharded.ts';
 import { checkWeights } from '../../frontends/weights/store.ts';
 import { modelFromHf } from '../../frontends/zoo/hf.ts';
@@ -30,7 +30,7 @@ export interface SourceOptions {
 const MODULES = ['.ts', '.mts', '.js', '.mjs'];
 
 /**
- * Loads `zoo:NAME`, a module that exports a model, or a folder with `config.json` and safetensors.
+ * Loads `zoo:NAME`, an ONNX file, a module that exports a model, or a folder with `config.json` and safetensors.
  *
  * @throws CompileError `usage` when the name is no source, `file`, `config`, `name` or `weights` when what it names is at
  *   fault; `weights` lists everything that is missing, extra, misshapen or NaN
@@ -42,15 +42,12 @@ export async function loadSource(source: string, options: SourceOptions = {}): P
   const stat = statSync(source, { throwIfNoEntry: false });
   if (stat?.isDirectory()) return fromFolder(source, options);
   const kind = extname(source);
-  if (kind === '.onnx')
-    fail('unsupported', `${source}: ONNX files are not read yet`, {
-      help: 'compile the TypeScript model or the Hugging Face folder; see the ONNX issue of this project',
-    });
   if (kind === '.safetensors')
     usage(`${source} holds weights, not a model`, `name the model and pass --weights ${source}`);
-  if (!MODULES.includes(kind))
-    usage(`${source} is not a model`, 'name zoo:NAME, a .ts or .js module, or a Hugging Face folder');
+  if (kind !== '.onnx' && !MODULES.includes(kind))
+    usage(`${source} is not a model`, 'name zoo:NAME, an .onnx file, a .ts or .js module, or a Hugging Face folder');
   if (!stat) fail('file', `${source}: there is no such file`);
+  if (kind === '.onnx') return fromOnnx(source, options);
   return withWeights(await fromModule(source, options.export), options);
 }
 
@@ -61,6 +58,18 @@ function fromFolder(folder: string, options: SourceOptions): LoadedSource {
     usage(`${folder} has its own weights`, 'leave --weights out, or change the folder');
   const { model, weights } = modelFromHf(folder);
   return { model, weights, seeded: false };
+}
+
+/** A file's model with its own weights. */
+async function fromOnnx(path: string, options: SourceOptions): Promise<LoadedSource> {
+  if (options.weights !== undefined) usage(`${path} has its own weights`, 'leave --weights out, or change the file');
+  const { importOnnx } = await import('../../frontends/onnx/index.ts');
+  const { model, weights } = importOnnx(path);
+  const parameters = weights.names().map((name) => {
+    const { dtype, shape } = weights.get(name)!;
+    return { name, dtype, shape, init: init.zeros };
+  });
+  return { model: { doc: '', ...model, parameters, config: {} }, weights, seeded: false };
 }
 
 function withWeights(model: ModelGraph, { weights: path, seed = 0 }: SourceOptions): LoadedSource {

@@ -93,8 +93,9 @@ export function onSizes(n: Node, run: (items: readonly (Item | undefined)[]) => 
   if (domain !== '') return undefined;
   if (op === 'Shape') return [shapeOf(n)];
   if (op === 'Size') return [sizesItem('i64', [], [dim(elements(n.shape(0)))])];
-  if (!n.items.some((item) => item?.dims && !item.literal)) return undefined;
-  if (Object.hasOwn(MOVED, op)) return moved(n, MOVED[op]!, run);
+  if (!n.items.some((item) => item?.dims) || n.items.every((item) => !item || item.literal)) return undefined;
+  const open = n.items.some((item) => item?.dims && !item.literal);
+  if (Object.hasOwn(MOVED, op)) return open ? moved(n, MOVED[op]!, run) : undefined;
   const items = n.items.filter((item) => item !== undefined).map(withDims);
   if (Object.hasOwn(FOLDS, op)) return reduced(n, ARITHMETIC[FOLDS[op]!]!);
   if (items.some((item) => !item.dims)) return undefined;

@@ -1,0 +1,35 @@
+/**
+ * The sets of ONNX tests beside the checkout against their expectations. `HEDDLE_SHARED` names their folder where it is
+ * not `../shared`; where there is none, the test says so in one line.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import { drift, type Expectations, toleranceOf } from './conformance/expectations.ts';
+import { type Device, type Outcome, runTest, testsIn } from './conformance/suite.ts';
+import { projectRoot } from './support/project.ts';
+
+const shared = process.env.HEDDLE_SHARED ?? join(projectRoot, '..', 'shared');
+/** The reference interpreter is for small graphs: whole networks take it minutes. */
+const SETS: Readonly<Record<string, readonly Device[]>> = {
+  'onnx-node-tests': ['interpreter', 'wasm'],
+  'onnx-graph-tests': ['interpreter', 'wasm'],
+  models: ['wasm'],
+};
+
+for (const [set, devices] of Object.entries(SETS))
+  test.serial(`${set} do what is expected of them`, async (t) => {
+    t.timeout(15 * 60_000);
+    const folder = join(shared, set);
+    if (!existsSync(folder)) {
+      t.log(`not run: there is no ${set} beside the checkout`);
+      t.pass();
+      return;
+    }
+    const file = join(projectRoot, 'tests', 'conformance', 'expectations', `${set}.json`);
+    const expected = JSON.parse(readFileSync(file, 'utf8')) as Expectations;
+    const results: Record<string, Readonly<Record<string, Outcome>>> = {};
+    for (const name of testsIn(folder))
+      results[name] = await runTest(join(folder, name), devices, toleranceOf(folder, name));
+    t.deepEqual(drift(results, expected), []);
+  });
