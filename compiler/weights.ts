@@ -166,7 +166,7 @@ export function evaluateStatic(value: Value, store: WeightStore): Data {
       const made: Nd = {
         dtype: typeOf(param).dtype,
         shape: staticShape(typeOf(param).shape)!,
-        data: Float64Array.from(data as Float32Array, Number),
+        data: numbersOf(data, typeOf(param).dtype),
       };
       leaves.set(name, made);
       return made;
@@ -201,7 +201,8 @@ function parameter(param: Value, store: WeightStore): Data {
   if (type.dtype === 'f32' && isFloat(stored.dtype)) return withoutNaN(toFloat32(stored), name, store);
   if (type.dtype !== stored.dtype)
     fail('dtype', `tensor "${name}" is ${stored.dtype}, the model needs ${type.dtype}`, { loc: param.loc });
-  const { buffer, byteOffset, byteLength } = stored.bytes.slice();
+  // A copy, since the bytes may stand at any offset (`slice` of a Buffer is none).
+  const { buffer, byteOffset, byteLength } = new Uint8Array(stored.bytes);
   switch (type.dtype) {
     case 'f64':
       return new Float64Array(buffer, byteOffset, byteLength / 8);
@@ -213,6 +214,30 @@ function parameter(param: Value, store: WeightStore): Data {
       return new Int32Array(buffer, byteOffset, byteLength / 4);
     default:
       return new Uint8Array(buffer, byteOffset, byteLength);
+  }
+}
+
+/** Elements as numbers; types that have no array of their own in `Data` come as bytes. */
+function numbersOf(data: Data, dtype: Scalar): Float64Array {
+  const { buffer, byteOffset, byteLength } = data;
+  switch (dtype) {
+    case 'f16':
+    case 'bf16': {
+      const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+      return Float64Array.from(toFloat32({ dtype, shape: [byteLength / 2], bytes }));
+    }
+    case 'i8':
+      return Float64Array.from(new Int8Array(buffer, byteOffset, byteLength));
+    case 'i16':
+      return Float64Array.from(new Int16Array(buffer, byteOffset, byteLength / 2));
+    case 'u16':
+      return Float64Array.from(new Uint16Array(buffer, byteOffset, byteLength / 2));
+    case 'u32':
+      return Float64Array.from(new Uint32Array(buffer, byteOffset, byteLength / 4));
+    case 'u64':
+      return Float64Array.from(new BigUint64Array(buffer, byteOffset, byteLength / 8), Number);
+    default:
+      return Float64Array.from(data as Float32Array, Number);
   }
 }
 

@@ -4,16 +4,20 @@ import { compile } from '../compiler/compile.ts';
 import {
   add,
   concat,
+  dim,
   f32,
   input,
   type ModelGraph,
   matmul,
+  max,
+  mean,
   model,
   mul,
   relu,
   reshape,
   slice,
   split,
+  sum,
   type Tensor,
   tanh,
   transpose,
@@ -107,3 +111,22 @@ for (const [title, make] of Object.entries(MODELS))
       t.true(worst <= 2e-6 * size, `${name} is off by ${worst}`);
     }
   });
+
+test('a sum of two million numbers keeps its small terms', async (t) => {
+  const n = dim('n', { max: 1 << 21 });
+  const session = await open(
+    compile(
+      model('long', { x: input(f32, [n]) }, ({ x }) => ({ sum: sum(x), mean: mean(x), largest: max(x) })),
+      { weights: NO_WEIGHTS },
+    ),
+  );
+  t.teardown(() => session.dispose());
+  for (const count of [1 << 21, 4096, 4097, 12_345, 1]) {
+    const outputs = await session.run({ x: new Float32Array(count).fill(0.1) });
+    const tenth = Math.fround(0.1);
+    const off = (got: unknown, want: number): number => Math.abs(Number(got) / want - 1);
+    t.true(off(outputs.sum!.data[0], tenth * count) < 2e-5, `sum of ${count}: ${outputs.sum!.data[0]}`);
+    t.true(off(outputs.mean!.data[0], tenth) < 2e-5, `mean of ${count}: ${outputs.mean!.data[0]}`);
+    t.is(outputs.largest!.data[0], tenth);
+  }
+});

@@ -2,11 +2,14 @@
  * Folds over any axes. Where the last axis folds, each result runs along it in vectors; where it stays, four results
  * stand side by side in a vector and fold together.
  */
+
+import { isFloat } from '../../ir/dtype.ts';
 import type { Expr } from '../../ir/expr.ts';
 import { exprNodes } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import { add, cast, ceildiv, floordiv, ge, literal, min, mul, sub, variable } from '../../ir/scalar.ts';
+import { boundsOf } from '../../ir/simplify.ts';
 import { asExpr, elements, type Shape } from '../../ir/type.ts';
 import { fillsLanes, lowerContext, unflatten } from '../access.ts';
 import type { Stage } from '../region.ts';
@@ -16,6 +19,9 @@ import { Fold, wide } from './fold.ts';
 
 /** Results of one grid unit when they fold side by side: a cache line of f32. */
 const COLUMNS = 16;
+
+/** Elements folded at a time, so that a sum of millions does not lose its small terms: a sum of sums of this many. */
+const PART = 4096;
 
 export function scheduleReduce(cx: ScheduleContext): readonly Stage[] {
   const r = new Reduction(cx);
@@ -58,13 +64,30 @@ class Reduction {
       grid,
       (u, body) => {
         const at = nameCoordinates(body, keptShape, u);
-        const fold = new Fold(body, { ...this.spec(), vectors: 4 });
+        const spec = { ...this.spec(), vectors: 4 };
+        const inParts = isFloat(spec.dtype) && boundsOf(count)[1] > PART;
+        const fold = inParts ? undefined : new Fold(body, spec);
+        const parts = inParts ? body.var('parts', literal(spec.init, spec.dtype)) : undefined;
         const run = this.run(at);
         this.nest(body, this.folded.slice(0, this.folded.length - run), (outer, inner) => {
           const line = this.folded.slice(this.folded.length - run).map((i) => this.shape[i]!);
-          fold.line(inner, elements(line), (i) => this.element(at, [...outer, ...unflatten(line, i)]));
+          const count = elements(line);
+          const element = (i: Expr): Expr => this.element(at, [...outer, ...unflatten(line, i)]);
+          if (fold) fold.line(inner, count, element);
+          else if (parts)
+            inner.for(
+              'p',
+              0,
+              count,
+              (p, part) => {
+                const some = new Fold(part, spec);
+                some.line(part, min(sub(count, p), PART), (i) => element(add(p, i)));
+                part.set(parts, spec.step(parts, some.total(part)));
+              },
+              { step: PART },
+            );
         });
-        this.store(body, at, fold.total(body));
+        this.store(body, at, parts ?? fold!.total(body));
       },
       { bind: 'grid.x' },
     );
