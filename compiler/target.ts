@@ -27,8 +27,9 @@ export interface Target {
 
 /**
  * V8 keeps 15 vector registers: a tile of R × C needs R·C/4 accumulators, C/4 columns and one splat (one more temporary
- * without FMA). Measured best or within 2 % of it in Node 20, 22 and 24 and in Chromium, with the fences; without them
- * Node 20 and 22 spill and lose a third.
+ * without FMA). Single products, measured by hand-written kernels with these fences: with FMA the best tile or within 2 %
+ * of it in Node 20, 22 and 24 and in Chromium; without FMA the best in Node 20 and 22, and a tenth below 3 × 12 in Node 24
+ * and Chromium, which have FMA. Without the fences Node 20 and 22 spill and lose a third.
  */
 export const WASM_RELAXED: Target = {
   name: 'wasm',

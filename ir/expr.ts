@@ -22,8 +22,8 @@ export const UNARY = [
   'cos',
   'floor',
   'ceil',
-  'round',
-  'trunc', // round: ties to even
+  'round', // ties to even
+  'trunc',
   'cast', // to `dtype`, as `roundTo`; between integers, modulo 2^bits
   'bitcast', // same width, same bits
   'splat', // one lane to `lanes`

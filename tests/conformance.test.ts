@@ -32,4 +32,6 @@ for (const [set, devices] of Object.entries(SETS))
     for (const name of testsIn(folder))
       results[name] = await runTest(join(folder, name), devices, toleranceOf(folder, name));
     t.deepEqual(drift(results, expected), []);
+    const missing = Object.keys(expected).filter((name) => !Object.hasOwn(results, name));
+    t.deepEqual(missing, [], 'expected tests are not in the folder');
   });
