@@ -136,6 +136,64 @@ export interface WasmFile {
   readonly memoryFlagAt: number;
 }
 
+/**
+ * A storage binding of a WGSL kernel, one GPUBuffer range. Bindings into the arena are declared `read_write` (a buffer may
+ * not be bound both ways in one dispatch), bindings into the weights `read`. Sizes are rounded up to 16 bytes.
+ */
+export type WgslBinding =
+  /** A launch argument from its address to its end. */
+  | { readonly arg: number }
+  /** `bytes` of a weight from byte `from` of it on: a weight that is larger than one binding may be comes in pieces. */
+  | { readonly arg: number; readonly from: number; readonly bytes: number }
+  /** The whole arena, or all weights; the word offsets of these arguments follow the launch's parameters, in this order. */
+  | { readonly arena: readonly number[] }
+  | { readonly weights: readonly number[] };
+
+/**
+ * A compute shader. Group 0 has the parameters at binding 0, a uniform of i32s, when there are any: those of the launch,
+ * then the word offsets that bindings ask for. Storage bindings follow from binding 1 on. A launch dispatches as many
+ * workgroups as its grid has units, in rows of 65535; the shader leaves those beyond the grid alone.
+ */
+export interface WgslKernel {
+  /** Entry point in the source. */
+  readonly entry: string;
+  /** Which of `WgslFile.sources`. */
+  readonly source: number;
+  readonly workgroup: readonly [x: number, y: number, z: number];
+  readonly bindings: readonly WgslBinding[];
+  /** Parameters that launches give. */
+  readonly params: number;
+  /** WebGPU features that the source enables. */
+  readonly features?: readonly string[];
+  /** The kernel for devices that lack a feature. */
+  readonly otherwise?: WgslKernel;
+}
+
+/** WGSL sources one after another, as UTF-8. */
+export interface WgslFile {
+  readonly file: string;
+  readonly bytes: number;
+  readonly sha256: string;
+  /** Bytes of each source. */
+  readonly sources: readonly number[];
+}
+
+/**
+ * The same entries for WebGPU, over the same weight file. Every element of the arena is a 32-bit word: floats as f32,
+ * signed integers as i32, unsigned ones and bools as u32. Weights stand as in WebAssembly's memory. Addresses have no
+ * `at` and no scratch; there are no `Copy` steps; `chunk` means nothing; a branch looks at a word.
+ */
+export interface WebGpuPart {
+  readonly entries: Readonly<Record<string, EntryPlan>>;
+  readonly wgsl: WgslFile;
+  /** By `Launch.kernel`. */
+  readonly kernels: readonly WgslKernel[];
+  /** Least value of each limit of a device that the kernels need, where that is above WebGPU's own default. */
+  readonly limits: Readonly<Record<string, number>>;
+  /** Multiply-accumulates, as in `Manifest.macs`. */
+  readonly macs?: Readonly<Record<string, Readonly<Record<string, number>>>>;
+}
+
 /** A recorded run for `selftest()`: inputs made by the rule, a few outputs kept. */
 export interface SelfTest {
   readonly entry: string;
@@ -157,6 +215,8 @@ export interface Manifest {
   readonly entries: Readonly<Record<string, EntryPlan>>;
   readonly weights: WeightsInfo;
   readonly wasm: WasmModules;
+  /** Where the bundle was compiled for WebGPU too. */
+  readonly webgpu?: WebGpuPart;
   readonly selftest: readonly SelfTest[];
   /** By entry and label: multiply-accumulates of contractions at the default sizes, for `heddle bench`. */
   readonly macs?: Readonly<Record<string, Readonly<Record<string, number>>>>;
