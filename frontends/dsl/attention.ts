@@ -2,25 +2,16 @@
 import type { Float } from '../../ir/dtype.ts';
 import type { Expr } from '../../ir/expr.ts';
 import * as ops from '../../ir/ops/attention.ts';
-import { le, type Num, operand } from '../../ir/scalar.ts';
+import { type Num, operand } from '../../ir/scalar.ts';
 import type { Dim } from '../../ir/type.ts';
+import type { Mask, Score } from './mask.ts';
 import { reshape, transpose } from './movement.ts';
 import type { Agree, Check, HasRank, Show, ShowDim, SizeAt } from './shapes.ts';
 import { apply, type Shape, type Tensor } from './tensor.ts';
 
-/** What a mask or bias is written in: batch entry, head, query and key of a score, and elements of other tensors. */
-export interface Score {
-  readonly b: Expr;
-  readonly h: Expr;
-  readonly q: Expr;
-  readonly k: Expr;
-  /** The element of a tensor at coordinates: `read(attentionMask, b, k)`. */
-  read(tensor: Tensor, ...at: readonly Num[]): Expr;
-}
-
 export interface AttentionOptions {
-  /** Which scores count; all when absent. `({ q, k }) => le(k, q)` is causal. */
-  readonly mask?: (score: Score) => Expr;
+  /** Which scores count; all when absent. A word of `mask`, or an expression: `({ q, k }) => expr.le(k, q)` is causal. */
+  readonly mask?: Mask;
   /** An f32 term added to each scaled score. */
   readonly bias?: (score: Score) => Expr;
   /** Multiplies the scores; 1 / √D when absent. */
@@ -30,9 +21,6 @@ export interface AttentionOptions {
   /** c > 0: a scaled score s becomes c · tanh(s / c) before bias and mask. */
   readonly softcap?: number;
 }
-
-/** A query reads keys up to its own position. */
-export const causal = ({ q, k }: Score): Expr => le(k, q);
 
 /** Attributes, and the tensors that the mask and bias read, numbered from `first`. */
 function scoreAttrs({ mask, bias, scale, emptyRow = 'zero', softcap = 0 }: AttentionOptions, first: number) {

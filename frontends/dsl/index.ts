@@ -6,14 +6,15 @@ export {
   type AttentionOptions,
   attention,
   attentionWeights,
-  causal,
   mergeHeads,
-  type Score,
   splitHeads,
 } from './attention.ts';
 export * from './elementwise.ts';
 export { type Init, init } from './init.ts';
 export { einsum, linear, matmul, type Transposes } from './linear.ts';
+/** Words for masks: `mask.and(mask.causal(), mask.keep(m))`. */
+export * as mask from './mask.ts';
+export { causal, type Mask, type Score } from './mask.ts';
 export {
   concat,
   expand,
