@@ -7,17 +7,16 @@ import { concat, iota, reshape, slice, transpose } from '../../ir/ops/shape.ts';
 import { projectAll, scalar } from '../../ir/ops/structural.ts';
 import { sub } from '../../ir/scalar.ts';
 import { asExpr, type Dim, dim, sameType, tensor } from '../../ir/type.ts';
+import { flexAttention } from './import-only-attention.ts';
 import { computed, type Item, literalItem, sizesItem } from './item.ts';
 import type { Node } from './node.ts';
 import type { OnnxGraph } from './proto.ts';
-import { argument, type Capture, Scope } from './scope.ts';
+import { argument, type Capture, Scope, type Subgraphs } from './scope.ts';
 
 /** What these operators need of the importer. */
-export interface Reading {
+export interface Reading extends Subgraphs {
   /** Most trips of a loop whose number of trips is only known when it runs. */
   readonly maxTrips: number | undefined;
-  /** Reads a subgraph in `scope`; `inputs` stand for its inputs, in order. */
-  subgraph(g: OnnxGraph, scope: Scope, inputs: readonly Item[]): Item[];
 }
 
 interface Body {
@@ -233,9 +232,16 @@ function flipped(x: Value): Value {
   });
 }
 
-/** Operators with subgraphs. */
-export const CONTROL: Readonly<Record<string, (n: Node, scope: Scope, reading: Reading) => Item[]>> = {
+type Control = (n: Node, scope: Scope, reading: Reading) => Item[];
+const CONTROL: Readonly<Record<string, Control>> = {
   If: runIf,
   Loop: runLoop,
   Scan: runScan,
+  'ai.onnx.preview:FlexAttention': flexAttention,
 };
+
+/** How that operator is read if it has subgraphs; undefined for all others. */
+export function controlOf(domain: string, op: string): Control | undefined {
+  const key = domain === '' ? op : `${domain}:${op}`;
+  return Object.hasOwn(CONTROL, key) ? CONTROL[key] : undefined;
+}

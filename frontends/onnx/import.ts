@@ -7,7 +7,7 @@ import type { Model } from '../../ir/model.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
 import { input, param, projectAll } from '../../ir/ops/structural.ts';
 import type { WeightStore, WeightTensor } from '../../ir/weights.ts';
-import { CONTROL, type Reading } from './control.ts';
+import { controlOf, type Reading } from './control.ts';
 import { folded, onSizes } from './fold.ts';
 import { computed, type Item, literalItem, stored } from './item.ts';
 import { entryOf } from './mapping.ts';
@@ -255,7 +255,7 @@ class Importer implements Reading {
     const callee = this.functions.get(functionKey(proto.domain, proto.op, proto.overload));
     if (callee) return this.call(callee, proto, items, scope);
     const n = new Node(proto, opset ?? 1, items, this.external);
-    const control = proto.domain === '' ? CONTROL[proto.op] : undefined;
+    const control = controlOf(proto.domain, proto.op);
     if (control) return control(n, scope, this);
     if (proto.op === 'Constant' && proto.domain === '' && n.hasAttribute('value')) {
       const tensor = proto.attributes.get('value')!.t ?? n.fail('attribute "value" holds no tensor');

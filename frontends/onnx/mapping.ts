@@ -11,7 +11,11 @@ import { normalization } from './import-only-norm.ts';
 import { quantization } from './import-only-quantize.ts';
 import { recurrent } from './import-only-recurrent.ts';
 import { reductions } from './import-only-reduce.ts';
+import { samples } from './import-only-sample.ts';
 import { shapes } from './import-only-shape.ts';
+import { signals } from './import-only-signal.ts';
+import { stateful } from './import-only-state.ts';
+import { unpooling } from './import-only-unpool.ts';
 import { windows } from './import-only-window.ts';
 import type { Entries, Entry, Node } from './node.ts';
 
@@ -25,7 +29,11 @@ const importOnly: Entries = {
   ...quantization,
   ...recurrent,
   ...reductions,
+  ...samples,
   ...shapes,
+  ...signals,
+  ...stateful,
+  ...unpooling,
   ...windows,
 };
 

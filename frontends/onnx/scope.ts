@@ -2,13 +2,19 @@
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { input } from '../../ir/ops/structural.ts';
 import { computed, type Item } from './item.ts';
-import type { OnnxAttribute } from './proto.ts';
+import type { OnnxAttribute, OnnxGraph } from './proto.ts';
 
 /** A value of the outer graph that a subgraph reads, and the subgraph's input that carries it. */
 export interface Capture {
   readonly name: string;
   readonly outer: Item;
   readonly inner: Value;
+}
+
+/** Who reads subgraphs. */
+export interface Subgraphs {
+  /** Reads a subgraph in `scope`; `inputs` stand for its inputs, in order. */
+  subgraph(g: OnnxGraph, scope: Scope, inputs: readonly Item[]): Item[];
 }
 
 /** What a scope sees of the one around it. */

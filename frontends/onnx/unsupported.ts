@@ -1,5 +1,5 @@
 /** Which operators of a file cannot be imported, all at once. */
-import { CONTROL } from './control.ts';
+import { controlOf } from './control.ts';
 import { entryOf } from './mapping.ts';
 import { nodeLabel } from './node.ts';
 import type { OnnxGraph, OnnxModel, OnnxNode } from './proto.ts';
@@ -36,7 +36,8 @@ export function unsupportedNodes(model: OnnxModel): UnsupportedNode[] {
       }
       const known =
         entryOf(node.domain, node.op) !== undefined ||
-        (node.domain === '' && (Object.hasOwn(CONTROL, node.op) || SIZES_SHAPE.includes(node.op)));
+        controlOf(node.domain, node.op) !== undefined ||
+        (node.domain === '' && SIZES_SHAPE.includes(node.op));
       if (known) continue;
       const opset = opsets.get(node.domain);
       const why = opset === undefined ? `domain ${node.domain || 'ai.onnx'} is not imported` : 'no such operator here';
