@@ -1,5 +1,5 @@
 /** What every schedule works with: its region, buffers for values, the target, and the way results are stored. */
-
+import { sizeOf } from '../../ir/dtype.ts';
 import type { Expr } from '../../ir/expr.ts';
 import { type Buffer, exprNodes, type Lanes, type Sym } from '../../ir/expr.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
@@ -60,8 +60,11 @@ export function storeResult(
     );
   const lanes = Array.from({ length: value.lanes }, (_, j) => lane(j));
   const shape: Shape = typeOf(output).shape;
-  const stored = value.lanes === 1 ? lanes[0]!.element : packLanes(lanes.map((l) => l.element));
-  block.store(cx.buffers.output(output), flatten(shape, lanes[0]!.at), stored);
+  const buffer = cx.buffers.output(output);
+  // No register holds four elements of 64 bits, which an epilogue may give.
+  if (value.lanes === 1 || sizeOf(buffer.dtype) === 8)
+    for (const { at: place, element } of lanes) block.store(buffer, flatten(shape, place), element);
+  else block.store(buffer, flatten(shape, lanes[0]!.at), packLanes(lanes.map((l) => l.element)));
 }
 
 /** One launch of the statements in `block`: its buffers and symbols are those that the statements mention. */
