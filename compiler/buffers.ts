@@ -3,7 +3,8 @@ import { type Scalar, sizeOf } from '../ir/dtype.ts';
 import type { Buffer, Expr } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { buffer } from '../ir/kernel.ts';
-import { add, ceildiv, floordiv, floormod, literal, mul } from '../ir/scalar.ts';
+import { add, ceildiv, floordiv, floormod, literal, max, mul } from '../ir/scalar.ts';
+import { boundsOf } from '../ir/simplify.ts';
 import { elements } from '../ir/type.ts';
 import { flatten } from './access.ts';
 import type { Partition } from './partition.ts';
@@ -98,12 +99,16 @@ export class BufferTable implements RegionBuffers {
   private make(name: string, dtype: Scalar, size: Expr, access: Buffer['access'], binding: Binding): Buffer {
     const known = this.table.get(name);
     if (known) return known;
-    const made = buffer(name, dtype, size, { access });
+    const made = buffer(name, dtype, notEmpty(size), { access });
     this.table.set(name, made);
     this.bindings.set(made, binding);
     return made;
   }
 }
+
+/** Both sides of a choice may be evaluated: what may have no elements at run time can be read at position 0 all the same. */
+export const notEmpty = (count: Expr): Expr =>
+  count.op !== 'const' && boundsOf(count)[0] <= 0 ? max(count, 1) : count;
 
 /** Bytes of a buffer with that many elements. */
 export const bytesOf = (dtype: Scalar, count: Expr): Expr => mul(count, sizeOf(dtype));

@@ -2,6 +2,7 @@
  * Cuts a graph into regions: one expensive op each, with the cheap ops before it (prologue, expanded where they are read)
  * and after it (epilogue, applied while results are still in registers).
  */
+import { type CountedSize, countedIn, countsBefore } from '../ir/counts.ts';
 import type { Expr } from '../ir/expr.ts';
 import { countReaders, type Graph, graphValues, readsSizes, typeOf, type Value } from '../ir/graph.ts';
 import { buffer } from '../ir/kernel.ts';
@@ -22,6 +23,8 @@ export interface Partition {
   readonly materialised: ReadonlySet<Value>;
   /** Static values that some product takes in panels: they are stored once, in those. */
   readonly panels: ReadonlyMap<Value, WeightLayout>;
+  /** Sizes that are counted when it runs. Regions that mention one have its count among their inputs. */
+  readonly counted: readonly CountedSize[];
 }
 
 interface Draft {
@@ -60,8 +63,12 @@ class Partitioner {
   /** Depth and number of the ops that computing an element of a value takes, where it is not in memory. */
   private readonly extents = new Map<Value, { readonly depth: number; readonly count: number }>();
 
+  /** The counts of the sizes that a value mentions. */
+  private readonly countsOf: (v: Value) => readonly Value[];
+
   constructor(graph: Graph) {
     this.graph = graph;
+    this.countsOf = countsBefore(graph);
     this.order = graphValues(graph);
     this.readers = countReaders(graph);
     this.outputs = new Set(graph.outputs.values());
@@ -75,6 +82,7 @@ class Partitioner {
 
   run(): Partition {
     for (const v of this.order) this.place(v);
+    for (const { count } of countedIn(this.graph)) this.requireStored(count);
     for (const v of this.outputs) if (v.op.name !== 'input' && !this.tips.has(v)) this.material.add(v);
     this.materialiseShared();
     for (const v of this.tips.keys()) if (v.type.kind === 'tensor') this.material.add(v);
@@ -86,7 +94,7 @@ class Partitioner {
       const layout = kind === 'matmul' ? panelsOf(root, isStatic) : undefined;
       if (layout) panels.set(root.inputs[1]!, layout);
     }
-    return { graph: this.graph, regions, isStatic, materialised, panels };
+    return { graph: this.graph, regions, isStatic, materialised, panels, counted: countedIn(this.graph) };
   }
 
   private place(v: Value): void {
@@ -231,7 +239,7 @@ class Partitioner {
     }
     if (this.controls.has(v)) {
       const outputs = v.type.kind === 'tuple' ? (this.readersOf.get(v) ?? []).filter(isGet) : [v];
-      return [{ ...this.region('control', v, outputs, []), inputs: [...new Set(v.inputs)] }];
+      return [{ ...this.region('control', v, outputs, []), inputs: [...new Set([...v.inputs, ...this.countsOf(v)])] }];
     }
     // A result of several is written by the region of its op, unless it is known when the bundle is made.
     if (!this.material.has(v) || (isGet(v) && !this.statics.has(v))) return [];
@@ -243,15 +251,19 @@ class Partitioner {
     const seen = new Set<Value>([root, ...epilogue]);
     // A constant that repeats one number is written into the code, except where a tile loads its operand.
     const loaded = new Set(kind === 'matmul' || kind === 'attention' ? root.inputs : []);
+    const waits = new Set<Value>();
     const visit = (x: Value): void => {
       if (seen.has(x)) return;
       seen.add(x);
       if (uniformConstant(x) !== undefined && !loaded.has(x)) return;
+      for (const count of this.countsOf(x)) waits.add(count);
       if (this.statics.has(x) || this.material.has(x) || x.op.name === 'input') inputs.push(x);
       else x.inputs.forEach(visit);
     };
     if (this.statics.has(root)) inputs.push(root);
     else for (const v of [root, ...epilogue]) v.inputs.forEach(visit);
+    for (const v of [root, ...epilogue]) for (const count of this.countsOf(v)) waits.add(count);
+    for (const count of waits) if (!inputs.includes(count) && !this.statics.has(count)) inputs.push(count);
     return { kind, name: outputs[0]?.name ?? root.name ?? root.op.name, root, outputs, epilogue, inputs };
   }
 }

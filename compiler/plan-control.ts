@@ -52,11 +52,11 @@ function planBody(
     const address = wanted[i];
     if (address && !direct.has(v) && partition.materialised.has(v) && v.op.name !== 'input') direct.set(v, address);
   });
-  const steps: Step[] = [];
+  const steps: Step[] = [...planner.counts(partition, undefined, places)];
   for (const region of body.program.regions) {
     for (const output of region.region.outputs)
       places.set(output, direct.get(output) ?? planner.buffer(bytesOfValue(output)));
-    steps.push(...planner.region(region, places));
+    steps.push(...planner.region(region, places), ...planner.counts(partition, region.region, places));
   }
   const results = outputs.map((v) => planner.read(v, places, partition.isStatic));
   outputs.forEach((v, i) => {

@@ -3,10 +3,13 @@ import { sizeOf as bytesOfType, type Scalar } from '../ir/dtype.ts';
 import type { Expr, Sym } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
-import { literal, mul } from '../ir/scalar.ts';
-import { type Dim, elements } from '../ir/type.ts';
-import type { Address, BufferInfo, EntryPlan, Launch, Port, Size, Step } from '../runtime/manifest.ts';
-import type { Binding, Stage, WeightLayout } from './region.ts';
+import { literal, min, mul } from '../ir/scalar.ts';
+import { asExpr, type Dim, elements } from '../ir/type.ts';
+import type { Address, BufferInfo, Count, EntryPlan, Launch, Port, Size, Step } from '../runtime/manifest.ts';
+import { notEmpty } from './buffers.ts';
+import { Capacities } from './capacity.ts';
+import type { Partition } from './partition.ts';
+import type { Binding, Region, Stage, WeightLayout } from './region.ts';
 import type { ScheduledProgram, ScheduledRegion } from './schedule-regions.ts';
 import { sizeOf, symbolInfos } from './size.ts';
 
@@ -40,6 +43,7 @@ export class Planner {
   private readonly control: ControlPlanner;
   private readonly lives: Life[] = [];
   private readonly sizes: Dim[] = [];
+  private readonly capacities = new Capacities();
   private loops = 0;
   private scratch = 0;
   /** The top-level step being planned: everything inside a loop or branch counts as that one step. */
@@ -52,29 +56,37 @@ export class Planner {
   }
 
   entry(program: ScheduledProgram): EntryPlan {
-    const { graph } = program.partition;
+    const { partition } = program;
+    const { graph } = partition;
     const places: Places = new Map();
     for (const input of graph.inputs) {
       places.set(input, this.buffer(bytesOfValue(input)));
       this.sizes.push(...typeOf(input).shape);
     }
     const steps: Step[] = [];
-    for (const region of program.regions) {
-      for (const output of region.region.outputs) places.set(output, this.buffer(bytesOfValue(output)));
-      for (const step of this.region(region, places)) {
+    const take = (planned: Iterable<Step>): void => {
+      for (const step of planned) {
         steps.push(step);
         this.now = steps.length;
       }
+    };
+    take(this.counts(partition, undefined, places));
+    for (const region of program.regions) {
+      for (const output of region.region.outputs) places.set(output, this.buffer(bytesOfValue(output)));
+      take(this.region(region, places));
+      take(this.counts(partition, region.region, places));
     }
     const { outputs } = graph;
+    const bytes = this.lives.map((l) => notEmpty(this.capacities.roomFor(l.bytes)));
+    const counted = this.capacities.names;
     return {
-      symbols: symbolInfos(this.sizes),
+      symbols: symbolInfos([...this.sizes, ...bytes]).filter(({ name }) => !counted.has(name)),
       inputs: graph.inputs.map((v) => port(String(v.attrs.name), v, places, String(v.attrs.doc ?? ''))),
       outputs: [...outputs].map(([name, v]) => {
         this.touch(places.get(v), name);
         return port(name, v, places, '');
       }),
-      buffers: this.lives.map((l): BufferInfo => ({ bytes: sizeOf(l.bytes), first: l.first, last: l.last })),
+      buffers: this.lives.map(({ first, last }, i): BufferInfo => ({ bytes: sizeOf(bytes[i]!), first, last })),
       scratch: this.scratch,
       steps,
     };
@@ -89,6 +101,25 @@ export class Planner {
     }
     const temps = new Map<string, Address>();
     for (const stage of stages) yield this.launch(stage, region.name, places, temps);
+  }
+
+  /**
+   * Steps that bind the counted sizes of a graph whose counts `written` has just written; those of counts that stand
+   * there before anything runs where there is no region.
+   */
+  *counts({ counted, isStatic }: Partition, written: Region | undefined, places: Places): Generator<Count> {
+    const done = new Set<Dim>();
+    for (const { size, count, capacity } of counted) {
+      if (typeof size !== 'number') this.capacities.add(size, capacity);
+      const here = written ? written.outputs.includes(count) : isStatic(count) || count.op.name === 'input';
+      if (!here || done.has(size)) continue;
+      done.add(size);
+      const [name, min, max] =
+        typeof size === 'number' ? [this.loopSymbol(), size, literal(size)] : boundsOfSymbol(size, capacity);
+      this.sizes.push(max);
+      const most = sizeOf(this.capacities.roomFor(max));
+      yield { count: name, at: this.read(count, places, isStatic), min, max: most };
+    }
   }
 
   launch(stage: Stage, label: string, places: Places, temps: Map<string, Address> = new Map()): Launch {
@@ -161,6 +192,11 @@ export class Planner {
       });
   }
 }
+
+const boundsOfSymbol = (symbol: Expr, capacity: Dim): [name: string, min: number, max: Expr] => {
+  const { name, min: least, max: most } = symbol.arg as Sym;
+  return [name, least, min(asExpr(capacity), most)];
+};
 
 export const bytesOfValue = (v: Value): Expr => bytesOfShape(typeOf(v).dtype, typeOf(v).shape);
 export const bytesOfShape = (dtype: Scalar, shape: readonly Dim[]): Expr =>

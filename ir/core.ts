@@ -83,6 +83,7 @@ export type ScheduleName =
   | 'cumulative'
   | 'arg-reduce'
   | 'top-k'
+  | 'positions'
   | 'scatter';
 
 export type Lowering<A> =

@@ -1,8 +1,9 @@
 /** The reference interpreter of graphs: every op's `eval` in topological order, floats in f64. */
+import { countedIn, executionOrder } from './counts.ts';
 import { fail } from './diagnostic.ts';
 import { isFloat, roundTo } from './dtype.ts';
 import type { Expr, Sym } from './expr.ts';
-import { type Graph, graphValues, type Value } from './graph.ts';
+import type { Graph, Value } from './graph.ts';
 import type { Nd } from './nd.ts';
 import type { EvalContext } from './op.ts';
 import { printDim, printType } from './print.ts';
@@ -107,18 +108,20 @@ function sizeOfSymbol(symbol: Expr, binding: Binding, named: Readonly<Record<str
 /** Runs a graph, or the body of a control-flow op, under a binding that is already known. */
 function runGraph(graph: Graph, given: readonly Nd[], outer: Binding, options: EvaluateOptions): Nd[] {
   const { precision = 'f64', observe, symbols = {} } = options;
-  const size = (d: Dim): number => sizeAt(d, (symbol) => sizeOfSymbol(symbol, outer, symbols));
+  // Counts are added as they become known.
+  const binding = new Map(outer);
+  const size = (d: Dim): number => sizeAt(d, (symbol) => sizeOfSymbol(symbol, binding, symbols));
   const concrete = (type: ValueType): EvalContext['types'] =>
     (type.kind === 'tuple' ? type.items : [type]).map(({ dtype, shape }) => ({ dtype, shape: shape.map(size) }));
   const run = (body: Graph, inputs: readonly Nd[]): readonly Nd[] =>
     runGraph(
       body,
       inputs,
-      new Map([...outer, ...bindSymbols(body, inputs, Object.fromEntries(namesOf(outer)))]),
+      new Map([...binding, ...bindSymbols(body, inputs, Object.fromEntries(namesOf(binding)))]),
       options,
     );
 
-  const order = graphValues(graph);
+  const order = executionOrder(graph);
   const lastReader = new Map<Value, number>();
   for (const [at, value] of order.entries()) for (const operand of value.inputs) lastReader.set(operand, at);
   for (const output of graph.outputs.values()) lastReader.set(output, Infinity);
@@ -128,10 +131,20 @@ function runGraph(graph: Graph, given: readonly Nd[], outer: Binding, options: E
     const types = concrete(value.type);
     const result = produce(value, types);
     results.set(value, result);
+    for (const { size: counted, count } of countedIn(graph)) if (count === value) bindCount(counted, one(result));
     observe?.(value, result);
     for (const operand of value.inputs) if (lastReader.get(operand) === at) results.delete(operand);
   }
   return [...graph.outputs.values()].map((value) => one(results.get(value)!));
+
+  function bindCount(symbol: Dim, { data }: Nd): void {
+    if (typeof symbol === 'number') return;
+    const { name, min, max } = symbol.arg as Sym;
+    const counted = data[0]!;
+    if (!(counted >= min && counted <= max))
+      fail('range', `${graph.name}: ${counted} elements count, outside ${name} in ${min}..${max}`);
+    binding.set(symbol, counted);
+  }
 
   function produce(value: Value, types: EvalContext['types']): Nd | readonly Nd[] {
     const { op, attrs } = value;

@@ -1,5 +1,6 @@
 /** What a well-formed graph is. Every pass's result is checked here, so a rule is stated once and holds everywhere. */
 import { type AttrSpec, attrProblem } from './attr.ts';
+import { countedBy, symbolsIn } from './counts.ts';
 import { CompileError, type Diagnostic, fail, printLoc } from './diagnostic.ts';
 import { type Expr, exprNodes, type Sym } from './expr.ts';
 import { type AttrValue, type Graph, graphValues, isGraph, type Value } from './graph.ts';
@@ -30,13 +31,39 @@ const MAX_GRAPH_DEPTH = 64;
 
 /**
  * Checks a graph and its subgraphs: operands come first; reachable inputs are declared, with unique names; one
- * parameter or symbol name has one meaning; attributes fit their schema; types are what the type rules infer; only
+ * parameter or symbol name has one meaning; a size that is counted at run time has one count, and is mentioned in the
+ * graph of that count and in its bodies only; attributes fit their schema; types are what the type rules infer; only
  * `get` reads a value with several results.
  *
  * @throws CompileError `verify`, naming the value, its op and where it was made
  */
 export function verifyGraph(graph: Graph, options: VerifyOptions = {}): void {
-  new Verifier(options.stage ?? 'any').graph(graph, []);
+  new Verifier(options.stage ?? 'any', countedAnywhere(graph)).graph(graph, []);
+}
+
+/** Every size that a value of the graph or of a body counts, with the graph and the value of the count. */
+type Counts = ReadonlyMap<Expr, { readonly graph: Graph; readonly count: Value }>;
+
+/** @throws CompileError `verify` when two values, or two graphs, count one size differently */
+function countedAnywhere(root: Graph): Counts {
+  const counts = new Map<Expr, { readonly graph: Graph; readonly count: Value }>();
+  const seen = new Set<Graph>();
+  const visit = (g: Graph, depth: number): void => {
+    if (seen.has(g) || depth >= MAX_GRAPH_DEPTH) return;
+    seen.add(g);
+    for (const v of graphValues(g)) {
+      for (const a of Object.values(v.attrs)) if (isGraph(a)) visit(a, depth + 1);
+      if (v.op.name !== 'counted' || v.inputs.length !== 2) continue;
+      const { size, count } = countedBy(v);
+      if (typeof size === 'number') continue;
+      const known = counts.get(size);
+      if (known && (known.graph !== g || known.count !== count))
+        throw located(problem(`size ${printExpr(size)} is counted twice, by different values`), g, v, [g.name]);
+      counts.set(size, { graph: g, count });
+    }
+  };
+  visit(root, 0);
+  return counts;
 }
 
 /** A parameter or symbol as first met; one state serves a graph and all its subgraphs. */
@@ -47,9 +74,13 @@ class Verifier {
   readonly #checkedTypes = new Set<ValueType>();
   readonly #checkedExprs = new Set<Expr>();
   readonly #done = new Set<Graph>();
+  readonly #counts: Counts;
+  /** The graph that is checked and those around it. */
+  readonly #around: Graph[] = [];
 
-  constructor(stage: Stage) {
+  constructor(stage: Stage, counts: Counts) {
     this.#stage = stage;
+    this.#counts = counts;
   }
 
   graph(g: Graph, path: readonly string[]): void {
@@ -57,6 +88,7 @@ class Verifier {
     if (path.length >= MAX_GRAPH_DEPTH) fail('verify', `graph ${g.name}: nested more than ${MAX_GRAPH_DEPTH} deep`);
     const order = graphValues(g);
     const inner = [...path, g.name];
+    this.#around.push(g);
     this.#order(g, order, inner);
     this.#inputs(g, order, inner);
     for (const value of new Set([...g.inputs, ...order])) {
@@ -75,7 +107,51 @@ class Verifier {
           value,
           inner,
         );
+    this.#mentions(g, order, inner);
+    this.#around.pop();
     this.#done.add(g);
+  }
+
+  /** Counted sizes are known where they are mentioned, and counts do not depend on what they count. */
+  #mentions(g: Graph, order: readonly Value[], path: readonly string[]): void {
+    if (this.#counts.size === 0) return;
+    const waits = new Map<Value, ReadonlySet<Value>>();
+    for (const v of [...g.inputs, ...order]) {
+      const own = Object.values(v.attrs).some(isGraph) ? symbolsIn({ ...v, attrs: {} }) : symbolsIn(v);
+      for (const s of own) {
+        const known = this.#counts.get(s);
+        if (known && !(v.op.name === 'input' ? this.#around.slice(0, -1) : this.#around).includes(known.graph))
+          throw located(problem(`mentions size ${printExpr(s)}, which graph ${known.graph.name} counts`), g, v, path);
+      }
+      const counts = [...symbolsIn(v)].flatMap((s) => {
+        const known = this.#counts.get(s);
+        return known?.graph === g ? [known.count] : [];
+      });
+      waits.set(v, new Set(counts));
+    }
+    this.#acyclic(g, order, waits, path);
+  }
+
+  #acyclic(
+    g: Graph,
+    order: readonly Value[],
+    waits: ReadonlyMap<Value, ReadonlySet<Value>>,
+    path: readonly string[],
+  ): void {
+    const state = new Map<Value, 'open' | 'done'>();
+    const before = (v: Value): Value[] => [...v.inputs, ...(waits.get(v) ?? [])];
+    for (const root of order) {
+      const stack = [root];
+      while (stack.length > 0) {
+        const v = stack.at(-1)!;
+        const next = state.get(v) === 'done' ? undefined : before(v).find((x) => state.get(x) !== 'done');
+        if (next !== undefined && state.get(next) === 'open')
+          throw located(problem('mentions a size that is counted by what depends on it'), g, next, path);
+        state.set(v, next === undefined ? 'done' : 'open');
+        if (next === undefined) stack.pop();
+        else stack.push(next);
+      }
+    }
   }
 
   /** Operands stand before their readers: false only for a cycle, which no builder can make. */

@@ -91,7 +91,8 @@ const size =
 function checkSteps(
   steps: unknown,
   at: string,
-  names: ReadonlySet<string>,
+  /** Grows by what the steps count. */
+  names: Set<string>,
   buffers: number,
   weights: number,
   scratch: number,
@@ -119,8 +120,12 @@ function checkSteps(
       nested(step.steps, `${where}.steps`, new Set([...names, step.loop as string]));
     } else if ('if' in step) {
       address(step.if, `${where}.if`);
-      nested(step.then, `${where}.then`);
-      nested(step.else, `${where}.else`);
+      nested(step.then, `${where}.then`, new Set(names));
+      nested(step.else, `${where}.else`, new Set(names));
+    } else if ('count' in step) {
+      shape({ count: text, at: address, min: nat(), max: expr })(step, where);
+      if (names.has(step.count as string)) fail(`${where}.count`, step.count, 'a new symbol');
+      names.add(step.count as string);
     } else shape({ from: address, to: address, bytes: expr })(step, where);
   })(steps, at);
 }
@@ -142,16 +147,20 @@ const entry =
     const time = nat(2 ** 31 - 1, -1);
     list(shape({ bytes: size(names), first: time, last: time }))(plan.buffers, `${at}.buffers`);
     const last = plan.buffers.length - 1;
-    const port: Check = (each, where) => {
-      const dtype = (each as Fields | null)?.dtype;
-      if (!Object.hasOwn(elementBytes, String(dtype))) fail(`${where}.dtype`, dtype, 'an element type');
-      shape({ name: text, shape: list(size(names)), doc: text, buffer: nat(last) })(each, where);
-    };
-    for (const [key, ports] of [
-      ['inputs', plan.inputs],
-      ['outputs', plan.outputs],
+    const counted = new Set(names);
+    checkSteps(plan.steps, `${at}.steps`, counted, plan.buffers.length, weights, plan.scratch);
+    const port =
+      (known: ReadonlySet<string>): Check =>
+      (each, where) => {
+        const dtype = (each as Fields | null)?.dtype;
+        if (!Object.hasOwn(elementBytes, String(dtype))) fail(`${where}.dtype`, dtype, 'an element type');
+        shape({ name: text, shape: list(size(known)), doc: text, buffer: nat(last) })(each, where);
+      };
+    for (const [key, ports, known] of [
+      ['inputs', plan.inputs, names],
+      ['outputs', plan.outputs, counted],
     ] as const) {
-      list(port)(ports, `${at}.${key}`);
+      list(port(known))(ports, `${at}.${key}`);
       if (new Set(ports.map((each) => each.name)).size < ports.length) {
         fail(
           `${at}.${key}`,
@@ -167,7 +176,6 @@ const entry =
           fail(`${at}.${key}: the life of ${name}`, [life.first, life.last], 'what its place in the plan needs');
       }
     }
-    checkSteps(plan.steps, `${at}.steps`, names, plan.buffers.length, weights, plan.scratch);
   };
 
 function weightsInfo(value: unknown, at: string): void {

@@ -3,7 +3,7 @@ import type { ProfileRow } from './api.ts';
 import { HeddleError } from './error.ts';
 import { tick } from './host.ts';
 import type { Pool } from './pool.ts';
-import { type LaunchOp, numberOf, type Program } from './program.ts';
+import { type LaunchOp, numberOf, type Program, shapeOf } from './program.ts';
 import type { Kernel, Leader } from './team.ts';
 
 /** Milliseconds after which the event loop gets a turn. */
@@ -122,7 +122,18 @@ export async function execute(
       } else delete symbols[loop.symbol];
     } else if (op.kind === 'unless') {
       if (new Uint8Array(memory.buffer)[numberOf(op.at, symbols, 'an offset')] === 0) pc = op.target;
+    } else if (op.kind === 'count') {
+      const count = new DataView(memory.buffer).getInt32(numberOf(op.at, symbols, 'an offset'), true);
+      const most = numberOf(op.max, symbols, op.symbol);
+      if (count < op.min || count > most) {
+        throw new HeddleError(
+          'input',
+          `size "${op.symbol}" is ${count} by the data; the bundle takes ${op.min} … ${most}.`,
+        );
+      }
+      symbols[op.symbol] = count;
     } else pc = op.target;
   }
+  for (const place of program.outputs) place.shape = shapeOf(place, symbols);
   return [...(times?.values() ?? [])].sort((a, b) => b.ms - a.ms);
 }

@@ -89,7 +89,19 @@ export interface Copy {
   readonly bytes: Size;
 }
 
-export type Step = Launch | Loop | Branch | Copy;
+/**
+ * Binds a size that the program has counted: the i32 at `at` becomes the value of symbol `count` in all later steps of the
+ * list and inside them (parameters, grids, chunks, trips, offsets, lengths) and, on the top level, in the shapes of outputs.
+ * A number outside `min` … `max` ends the run. Buffers never mention such symbols: they have room for `max`.
+ */
+export interface Count {
+  readonly count: string;
+  readonly at: Address;
+  readonly min: number;
+  readonly max: Size;
+}
+
+export type Step = Launch | Loop | Branch | Copy | Count;
 
 export interface EntryPlan {
   readonly symbols: readonly SymbolInfo[];

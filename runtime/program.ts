@@ -35,12 +35,16 @@ export type Op =
   | { readonly kind: 'enter'; readonly symbol: string; readonly trips: Num; readonly reverse: boolean; end: number }
   | { readonly kind: 'next'; readonly start: number }
   | { readonly kind: 'unless'; readonly at: Num; target: number }
-  | { readonly kind: 'jump'; target: number };
+  | { readonly kind: 'jump'; target: number }
+  | { readonly kind: 'count'; readonly symbol: string; readonly at: Num; readonly min: number; readonly max: Num };
 
 export interface PortPlace {
   readonly port: Port;
   readonly at: number;
-  readonly shape: readonly number[];
+  /** Bytes of the buffer. */
+  readonly room: number;
+  /** That of an output is set at the end of each run, when all sizes are known. */
+  shape: readonly number[];
 }
 
 export interface Program {
@@ -70,6 +74,18 @@ function within(value: number, min: number, max: number, what: string): number {
 /** The number, under the symbols of the binding and of the loops around. */
 export function numberOf(num: Num, symbols: Symbols, what: string): number {
   return typeof num === 'number' ? num : num.base + within(sizeOf(num.size, symbols), num.min, num.max, what);
+}
+
+/** The shape of a port under symbols, checked against its buffer. @throws HeddleError `manifest` */
+export function shapeOf({ port, room }: Pick<PortPlace, 'port' | 'room'>, symbols: Symbols): readonly number[] {
+  const shape = port.shape.map((size) => within(sizeOf(size, symbols), 0, MAX_MEMORY, `a size of ${port.name}`));
+  within(
+    shape.reduce((a, b) => a * b, elementBytes[port.dtype]),
+    0,
+    room,
+    `the size of ${port.name}`,
+  );
+  return shape;
 }
 
 /** Replaces what is known by numbers. */
@@ -144,6 +160,9 @@ export function bindProgram(plan: EntryPlan, symbols: Symbols, weightBytes: numb
         unless.target = ops.push(jump);
         emit(step.else);
         jump.target = ops.length;
+      } else if ('count' in step) {
+        const max = num(step.max, 0, 2 ** 31 - 1, `the most of ${step.count}`);
+        ops.push({ kind: 'count', symbol: step.count, at: address(step.at, 4), min: step.min, max });
       } else {
         const length = num(step.bytes, 0, MAX_MEMORY, 'the length of a copy');
         const least = typeof length === 'number' ? length : 0;
@@ -154,10 +173,10 @@ export function bindProgram(plan: EntryPlan, symbols: Symbols, weightBytes: numb
   emit(plan.steps);
 
   const place = (port: Port): PortPlace => {
-    const shape = port.shape.map((size) => within(sizeOf(size, symbols), 0, MAX_MEMORY, `a size of ${port.name}`));
-    const need = shape.reduce((a, b) => a * b, elementBytes[port.dtype]);
-    within(need, 0, sizes[port.buffer]!, `the size of ${port.name}`);
-    return { port, at: arenaAt + arena.offsets[port.buffer]!, shape };
+    const room = sizes[port.buffer]!;
+    const known = port.shape.every((size) => typeof fold(size, symbols) === 'number');
+    const shape = known ? shapeOf({ port, room }, symbols) : [];
+    return { port, at: arenaAt + arena.offsets[port.buffer]!, room, shape };
   };
   return { ops, inputs: plan.inputs.map(place), outputs: plan.outputs.map(place), bytes, symbols };
 }

@@ -7,6 +7,7 @@ import { scheduleCumulative } from './cumulative.ts';
 import { scheduleElement } from './element.ts';
 import { scheduleMatmul } from './matmul.ts';
 import { scheduleNorm } from './norm.ts';
+import { schedulePositions } from './positions.ts';
 import { scheduleReduce } from './reduce.ts';
 import { scheduleScatter } from './scatter.ts';
 import { scheduleSoftmax } from './softmax.ts';
@@ -19,6 +20,7 @@ const SCHEDULES: Partial<Record<RegionKind, Schedule>> = {
   element: scheduleElement,
   matmul: scheduleMatmul,
   norm: scheduleNorm,
+  positions: schedulePositions,
   reduce: scheduleReduce,
   scatter: scheduleScatter,
   softmax: scheduleSoftmax,

@@ -2,6 +2,7 @@
 export * as attention from './attention.ts';
 export * as control from './control.ts';
 export * as conv from './conv.ts';
+export * as counted from './counted.ts';
 export * as einsum from './einsum.ts';
 export * as elementwise from './elementwise.ts';
 export * as index from './index.ts';

@@ -148,6 +148,11 @@ class Execution {
     } else if ('if' in step) {
       const taken = this.bytes[this.address(step.if)] !== 0 ? step.then : step.else;
       for (const inner of taken) this.step(inner, launch);
+    } else if ('count' in step) {
+      const count = new DataView(this.memory.buffer).getInt32(this.address(step.at), true);
+      const most = sizeOf(step.max, this.symbols);
+      if (count < step.min || count > most) throw new Error(`${step.count} is ${count}, outside ${step.min}..${most}`);
+      this.symbols[step.count] = count;
     } else {
       const [from, to] = [this.address(step.from), this.address(step.to)];
       this.bytes.copyWithin(to, from, from + sizeOf(step.bytes, this.symbols));
