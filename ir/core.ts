@@ -123,9 +123,12 @@ export type Lowering<A> =
 export interface OnnxMapping<A = Attrs> {
   readonly op: string;
   readonly domain?: string;
+  /** First opset in which the operator has this form. */
   readonly since: number;
   /** Our attribute name → theirs. */
   readonly attrs?: { readonly [K in keyof A]?: string };
+  /** Our attribute name → number of the operand in which theirs takes it: one i64, or a list of them. */
+  readonly operands?: { readonly [K in keyof A]?: number };
 }
 
 /** One case of the op's documentation and of every conformance suite: operands (or how to fill them) and attributes. */

@@ -5,8 +5,8 @@ import { nd } from '../../ir/nd.ts';
 import { broadcastShapes } from '../../ir/ops/check.ts';
 import { add, cast, equal, floorMod, less, mul, rem, select, sub } from '../../ir/ops/elementwise.ts';
 import { gatherElements, oneHot, scatterElements } from '../../ir/ops/index.ts';
-import { cumsum, topK } from '../../ir/ops/order.ts';
-import { concat, expand, iota, pad, reshape, slice, split, transpose, trilu } from '../../ir/ops/shape.ts';
+import { topK } from '../../ir/ops/order.ts';
+import { concat, expand, iota, pad, reshape, slice, split, transpose } from '../../ir/ops/shape.ts';
 import { constant, scalar } from '../../ir/ops/structural.ts';
 import * as s from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
@@ -302,22 +302,12 @@ export const shapes: Entries = {
     return expand([scalar(value.data[0] ?? 0, value.dtype)], { shape: n.dims(0) ?? [] });
   },
   Range: rangeNode,
-  Trilu: (n) => {
-    const upper = n.int('upper', 1) !== 0;
-    return trilu([n.value(0)], { upper, k: n.number(1) ?? 0 });
-  },
   OneHot: oneHotNode,
   TopK: (n) => {
     n.ignore('sorted');
     const k = n.opset < 10 ? n.int('k') : (n.dims(1)?.[0] ?? n.fail('k is missing'));
     return topK([n.value(0)], { k, axis: n.int('axis', -1), largest: n.int('largest', 1) !== 0 });
   },
-  CumSum: (n) =>
-    cumsum([n.value(0)], {
-      axis: n.number(1) ?? 0,
-      exclusive: n.int('exclusive', 0) !== 0,
-      reverse: n.int('reverse', 0) !== 0,
-    }),
   Scatter: (n) => scatterElements(n.values(), { axis: n.int('axis', 0) }),
   DepthToSpace: (n) => spaceDepth(n, true),
   SpaceToDepth: (n) => spaceDepth(n, false),

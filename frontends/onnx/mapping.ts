@@ -58,11 +58,24 @@ function attributeOf(n: Node, op: OpDef, ours: string, theirs: string): AttrValu
   }
 }
 
+/** One attribute of ours that the file gives as an operand; undefined leaves our default. */
+function operandOf(n: Node, op: OpDef, ours: string, at: number): AttrValue {
+  const { list, kind } = op.attrs[ours]!;
+  if (list) return kind === 'dim' ? n.dims(at) : n.ints(at);
+  return kind === 'dim' ? n.dims(at)?.[0] : n.number(at);
+}
+
 function slotEntry(op: OpDef): Entry {
   const names = Object.entries(op.onnx!.attrs ?? {}) as [string, string][];
+  const places = Object.entries(op.onnx!.operands ?? {}) as [string, number][];
+  const given = new Set(places.map(([, at]) => at));
   return (n) => {
-    const attrs = Object.fromEntries(names.map(([ours, theirs]) => [ours, attributeOf(n, op, ours, theirs)]));
-    return makeValue(op, n.values(), attrs as Attrs);
+    const attrs = Object.fromEntries([
+      ...names.map(([ours, theirs]) => [ours, attributeOf(n, op, ours, theirs)]),
+      ...places.map(([ours, at]) => [ours, operandOf(n, op, ours, at)]),
+    ]);
+    const operands = n.items.flatMap((_, i) => (given.has(i) ? [] : [n.value(i)]));
+    return makeValue(op, operands, attrs as Attrs);
   };
 }
 

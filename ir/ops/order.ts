@@ -182,7 +182,7 @@ export const cumsum = defineOp({
   eval: ([x], { axis, exclusive, reverse }) => runningSum(x!, axis, exclusive, reverse),
   lower: { kind: 'schedule', name: 'cumulative' },
   grad: (out, [dout]): Value[] => [cumsum([dout!], { ...cumsumAttrs(out.attrs), reverse: out.attrs.reverse !== true })],
-  onnx: { op: 'CumSum', since: 14, attrs: { exclusive: 'exclusive', reverse: 'reverse' } },
+  onnx: { op: 'CumSum', since: 14, attrs: { exclusive: 'exclusive', reverse: 'reverse' }, operands: { axis: 1 } },
   examples: [
     { inputs: [f32(3, 5, 7)], attrs: { axis: 1 } },
     { inputs: [f32(3, 5)], attrs: { axis: -1, exclusive: true } },

@@ -105,7 +105,7 @@ function defineFold(f: Fold): Op<typeof foldAttrs> {
       ...(finishExpr && { finish: (acc: Expr, count: Expr) => finishExpr(acc, count) }),
     },
     ...(grad && { grad: (out: Value, dout: readonly Value[]) => [grad(out, dout[0]!)] }),
-    ...(f.onnx && { onnx: { ...f.onnx, attrs: { keepdims: 'keepdims' } } }),
+    ...(f.onnx && { onnx: { ...f.onnx, attrs: { keepdims: 'keepdims' }, operands: { axes: 1 } } }),
     examples: f.examples,
   });
 }
@@ -311,7 +311,7 @@ export const logSumExp = defineOp({
     const weight = exp([sub([x, unfold(out, typeOf(x), axes)])]);
     return [mul([weight, unfold(dout!, typeOf(x), axes)])];
   },
-  onnx: { op: 'ReduceLogSumExp', since: 18, attrs: { keepdims: 'keepdims' } },
+  onnx: { op: 'ReduceLogSumExp', since: 18, attrs: { keepdims: 'keepdims' }, operands: { axes: 1 } },
   examples: [
     ...shapes,
     { inputs: [given('f32', [3, 2], [100, 101, -Infinity, -Infinity, Infinity, 0])], attrs: { axes: [1] } },

@@ -569,7 +569,7 @@ export const trilu = defineOp({
     },
   },
   grad: (out, [dy]): Value[] => [trilu([dy!], { upper: out.attrs.upper as boolean, k: out.attrs.k as number })],
-  onnx: { op: 'Trilu', since: 14, attrs: { upper: 'upper' } },
+  onnx: { op: 'Trilu', since: 14, attrs: { upper: 'upper' }, operands: { k: 1 } },
   examples: [
     { inputs: [f32(3, 5)], attrs: {} },
     { inputs: [f32(2, 5, 3)], attrs: { upper: false, k: -1 } },
