@@ -16,6 +16,7 @@ import { printDim, printExpr } from '../print.ts';
 import * as sc from '../scalar.ts';
 import { literal, lt, operand, substitute, mul as times, variable } from '../scalar.ts';
 import { type Dim, sameDim, type TensorType, tensor, tuple } from '../type.ts';
+import { attentionNeed } from './attention-need.ts';
 import { expectDtype, expectRank, expectSameDim, typeAt } from './check.ts';
 import { add, cast, div, mul, select, tanh } from './elementwise.ts';
 import { f32, given } from './example.ts';
@@ -141,6 +142,11 @@ function scoreRoles(inputs: readonly TensorType[], attrs: ScoreAttrs, first: num
     roles[n] = operandRoles(typeAt(inputs, n), n, [attrs.mask, attrs.bias], [coords.b, coords.h, coords.q]);
   return roles;
 }
+
+const attentionRoles = (inputs: readonly TensorType[], attrs: ScoreAttrs): AxisRole[][] => {
+  const [q, k, ...operands] = scoreRoles(inputs, attrs, 3);
+  return [q!, k!, [0, k![1]!, 'mix', 3], ...operands.slice(1)];
+};
 
 /** One query's view of the reference evaluation. */
 interface Row {
@@ -275,10 +281,8 @@ export const attention = defineOp({
     const out = tensor(dtype, [batch, heads, queries, v.shape[3]!]);
     return attrs.lse ? tuple(out, tensor(dtype === 'f64' ? 'f64' : 'f32', [batch, heads, queries])) : out;
   },
-  axes: (inputs, attrs) => {
-    const [q, k, ...operands] = scoreRoles(inputs, attrs, 3);
-    return [q!, k!, [0, k![1]!, 'mix', 3], ...operands.slice(1)];
-  },
+  axes: attentionRoles,
+  need: attentionNeed(attentionRoles, coords),
   eval: (inputs, attrs, cx) => {
     const v = inputs[2]!;
     const [, keyHeads, keys, width] = v.shape as [number, number, number, number];
@@ -297,7 +301,7 @@ export const attention = defineOp({
     });
     return lses ? [out, lses] : out;
   },
-  lower: { kind: 'schedule', name: 'attention' },
+  lower: { kind: 'schedule', name: 'attention', adapt: (inputs, attrs) => otherTypes(inputs, attrs) },
   macs: (inputs) => {
     const [q, v] = [typeAt(inputs, 0), typeAt(inputs, 2)];
     const [pairs, keys] = [q.shape.slice(0, 3), v.shape[2]!];
@@ -334,8 +338,34 @@ export const attention = defineOp({
     },
     { inputs: [f32(1, 1, 2, 2), f32(1, 1, 0, 2), f32(1, 1, 0, 3)], note: 'no keys' },
     { inputs: [f32(1, 1, 1, 1), f32(1, 1, 1, 1), f32(1, 1, 1, 1)] },
+    ...(['f16', 'f64'] as const).map((dtype) => ({
+      inputs: [given(dtype, [2, 4, 3, 2]), given(dtype, [2, 2, 5, 2]), given(dtype, [2, 2, 5, 3])],
+      attrs: { mask: sc.le(coords.k, coords.q), softcap: 4 },
+      note: 'another type than f32, grouped heads',
+    })),
   ],
 });
+
+/**
+ * Attention of other types than f32, which is what kernels take: halves are computed in f32; f64 as weights that stand in
+ * memory and meet the values.
+ */
+function otherTypes(
+  [q, k, v, ...operands]: readonly Value[],
+  attrs: ScoreAttrs & { readonly lse: boolean },
+): Value | undefined {
+  const { dtype, shape } = typeOf(q!);
+  if (dtype === 'f32' || attrs.lse) return undefined;
+  if (dtype === 'f64') {
+    const { scale, softcap, emptyRow } = attrs;
+    const shifted = (e: Expr): Expr => shiftOperands(e, -1);
+    const [mask, bias] = [attrs.mask && shifted(attrs.mask), attrs.bias && shifted(attrs.bias)];
+    const weights = attentionWeights([q!, k!, ...operands], { scale, softcap, emptyRow, mask, bias });
+    return matmul([weights, perHead(v!, shape[1]!)]);
+  }
+  const [a, b, c] = [q!, k!, v!].map((x) => cast([x], { to: 'f32' })) as [Value, Value, Value];
+  return cast([attention([a, b, c, ...operands], attrs)], { to: dtype });
+}
 
 /**
  * The same expression for an op whose operands stand `by` places further on: masks of `attention` number operands
