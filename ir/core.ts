@@ -4,6 +4,7 @@
  */
 import type { Loc } from './diagnostic.ts';
 import type { Expr } from './expr.ts';
+import type { IndexSet } from './index-set.ts';
 import type { Nd } from './nd.ts';
 import type { Dim, TensorType, ValueType } from './type.ts';
 
@@ -65,6 +66,23 @@ export type AttrArgs<S extends AttrSpecs> = { readonly [K in Exclude<keyof S, Op
 export type AxisRole = number | 'mix' | 'stencil';
 export type AxisMap = readonly (readonly AxisRole[])[];
 
+/** What `need` sees: types, attributes, and what is known about the elements of operands. */
+export interface NeedContext<A> {
+  readonly attrs: A;
+  readonly inputs: readonly TensorType[];
+  /** Types of the results. */
+  readonly outs: readonly TensorType[];
+  /** Element of operand `n` at coordinates, as an expression of elements of earlier values where that is known. */
+  element(n: number, at: readonly Expr[]): Expr;
+  /** Where elements of operand `n` may be other than zero. */
+  support(n: number): IndexSet;
+  /**
+   * Whether some element of the index operand `n` means position `value` of an axis of that size, negative ones counted from
+   * the end. Coordinates left open run over their axes.
+   */
+  image(n: number, at: readonly (Expr | undefined)[], value: Expr, size: Dim): Expr;
+}
+
 /** What a lowering sees: types, and attributes with defaults filled in. */
 export interface LowerContext<A> {
   readonly attrs: A;
@@ -77,6 +95,7 @@ export type Load = (n: number, at: readonly Expr[]) => Expr;
 /** Schedules that a target implements; see `compiler/schedule/`. */
 export type ScheduleName =
   | 'matmul'
+  | 'matmul-int8'
   | 'softmax'
   | 'norm'
   | 'attention'
@@ -157,6 +176,12 @@ export interface OpSpec<S extends AttrSpecs> {
   type(inputs: readonly TensorType[], attrs: AttrsOf<S>): ValueType;
   /** Absent: every axis mixes. */
   axes?(inputs: readonly TensorType[], attrs: AttrsOf<S>): AxisMap;
+  /**
+   * Which elements of each operand are read when only those of `demand`, one set a result, are wanted: whatever stands
+   * elsewhere in the operands, finite, changes none of them. Sets are over `coordinate(n)` of each operand and may be too
+   * large. Absent: derived from `axes`.
+   */
+  need?(demand: readonly IndexSet[], cx: NeedContext<AttrsOf<S>>): readonly IndexSet[];
   /** Reference semantics in f64 with sequential sums, written from the definition; shares no code with `lower`. */
   eval(inputs: readonly Nd[], attrs: AttrsOf<S>, cx: EvalContext): Nd | readonly Nd[];
   readonly lower: Lowering<AttrsOf<S>>;
@@ -182,9 +207,10 @@ export interface EvalContext {
 
 /** An operator without its attribute types, as values refer to it. */
 export interface OpDef
-  extends Omit<OpSpec<AttrSpecs>, 'type' | 'axes' | 'eval' | 'lower' | 'macs' | 'onnx' | 'examples'> {
+  extends Omit<OpSpec<AttrSpecs>, 'type' | 'axes' | 'need' | 'eval' | 'lower' | 'macs' | 'onnx' | 'examples'> {
   type(inputs: readonly TensorType[], attrs: Attrs): ValueType;
   axes?(inputs: readonly TensorType[], attrs: Attrs): AxisMap;
+  need?(demand: readonly IndexSet[], cx: NeedContext<Attrs>): readonly IndexSet[];
   eval(inputs: readonly Nd[], attrs: Attrs, cx: EvalContext): Nd | readonly Nd[];
   readonly lower: Lowering<Attrs>;
   macs?(inputs: readonly TensorType[], attrs: Attrs, out: ValueType): Dim;

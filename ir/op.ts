@@ -14,6 +14,7 @@ export type {
   Load,
   LowerContext,
   Lowering,
+  NeedContext,
   OnnxMapping,
   OpDef,
   OpSpec,

@@ -10,8 +10,10 @@
 import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import { typeOf, type Value } from '../graph.ts';
+import { and, coordinate, exists, type IndexSet, where } from '../index-set.ts';
 import { eachIndex, type Nd, nd } from '../nd.ts';
-import { defineOp } from '../op.ts';
+import { moved, needByAxes } from '../need.ts';
+import { type AxisMap, defineOp } from '../op.ts';
 import { printDim, printType } from '../print.ts';
 import * as sc from '../scalar.ts';
 import { type Dim, dim, elements, type Shape, staticShape, type TensorType, tensor } from '../type.ts';
@@ -96,6 +98,33 @@ function convolve(x: Nd, w: Nd, bias: Nd | undefined, attrs: ConvAttrs, shape: r
   return out;
 }
 
+function convRoles(inputs: readonly TensorType[], attrs: ConvAttrs): AxisMap {
+  const axes = windowAxes((typeAt(inputs, 1).shape as readonly number[]).slice(2), attrs);
+  const roles = [
+    [0, 'mix', ...spatialRoles(axes)],
+    [1, 'mix', ...axes.map(() => 'mix' as const)],
+  ] as const;
+  return inputs[2] ? [...roles, [1]] : roles;
+}
+
+/** Positions that some demanded window covers, of every channel. */
+function windowNeed(demand: IndexSet, shape: Shape, axes: readonly WindowAxis[]): IndexSet {
+  let set = exists(demand, coordinate(1), shape[1]!);
+  for (const [n, { reach, stride, before, after }] of axes.entries()) {
+    const at = coordinate(n + 2);
+    const to = (e: sc.Num): IndexSet =>
+      moved(set, (axis) => (axis === n + 2 ? sc.index(e) : coordinate(axis)), shape.length);
+    if (reach === stride && before === 0 && after === 0) set = to(sc.floordiv(at, stride));
+    else {
+      const window = sc.variable('window', 'i32', 1, { from: 0, to: 2 ** 30 });
+      const first = sc.sub(sc.mul(window, stride), before);
+      const covers = and(where(sc.le(first, at)), where(sc.lt(at, sc.add(first, reach))));
+      set = exists(and(to(window), covers), window, shape[n + 2]!);
+    }
+  }
+  return set;
+}
+
 /** More taps than this are not written out one by one. */
 const MAX_TAPS = 64;
 
@@ -105,13 +134,11 @@ export const conv = defineOp({
   inputs: ['x', 'w', 'bias?'],
   attrs: convAttrs,
   type: convType,
-  axes: (inputs, attrs) => {
+  axes: convRoles,
+  need: (demand, { attrs, inputs, outs }) => {
     const axes = windowAxes((typeAt(inputs, 1).shape as readonly number[]).slice(2), attrs);
-    const roles = [
-      [0, 'mix', ...spatialRoles(axes)],
-      [1, 'mix', ...axes.map(() => 'mix' as const)],
-    ] as const;
-    return inputs[2] ? [...roles, [1]] : roles;
+    const own = needByAxes(demand, outs, convRoles(inputs, attrs));
+    return own.with(0, windowNeed(demand[0]!, outs[0]!.shape, axes));
   },
   eval: ([x, w, bias], attrs, cx) => convolve(x!, w!, bias, attrs, cx.types[0]!.shape),
   lower: { kind: 'decompose', build: (inputs, attrs) => buildConv(inputs, attrs) },

@@ -9,6 +9,7 @@ import { tensor } from '../type.ts';
 import { broadcastShapes, expectDtype, expectSameDtype } from './check.ts';
 import { binaryOp, broadcastAxes, dtypeOf, mapBroadcast } from './elementwise-define.ts';
 import { bools, f32, given, i32, SPECIAL, specials } from './example.ts';
+import { selectNeed } from './movement-need.ts';
 import { scalar } from './structural.ts';
 
 type Plain = Example<Record<never, never>>;
@@ -300,6 +301,7 @@ export const select = defineOp({
     return tensor(expectSameDtype([a!, b!], 'branches'), broadcastShapes([condition!.shape, a!.shape, b!.shape]));
   },
   axes: broadcastAxes,
+  need: selectNeed,
   eval: (inputs) => mapBroadcast(inputs[1]!.dtype, inputs, (c, a, b) => (c !== 0 ? a : b)),
   lower: { kind: 'pointwise', expr: ([c, a, b]) => s.select(c!, a!, b!) },
   grad: ({ inputs: [condition, a] }, [dy]): readonly (Value | null)[] => {

@@ -14,6 +14,7 @@ import { asExpr, type Dim, sameShape, type TensorType, tensor } from '../type.ts
 import { expectRank, expectRankAtLeast, expectSameDim, expectSameDtype, expectShape, normalizeAxis } from './check.ts';
 import { member } from './elementwise-define.ts';
 import { f32, given, i32 } from './example.ts';
+import { gatherElementsNeed, gatherNdNeed, gatherNeed, scatterElementsNeed, scatterNdNeed } from './movement-need.ts';
 import { expand, reshape, transpose } from './shape.ts';
 import { scalar } from './structural.ts';
 
@@ -55,6 +56,7 @@ export const gather = defineOp({
       indices!.shape.map((_, i) => axis + i),
     ];
   },
+  need: gatherNeed,
   eval: ([x, indices], attrs, cx) => {
     const axis = normalizeAxis(attrs.axis, x!.shape.length);
     const [xs, is, rank] = [rowMajor(x!.shape), rowMajor(indices!.shape), indices!.shape.length];
@@ -115,6 +117,7 @@ export const gatherElements = defineOp({
       indices!.shape.map((_, i) => i),
     ];
   },
+  need: gatherElementsNeed,
   eval: ([x, indices], attrs) => {
     const axis = normalizeAxis(attrs.axis, x!.shape.length);
     const strides = rowMajor(x!.shape);
@@ -174,6 +177,7 @@ export const gatherNd = defineOp({
       indices!.shape.map((_, i) => (i < rank ? i : 'mix')),
     ];
   },
+  need: gatherNdNeed,
   eval: ([x, indices], { batchDims }, cx) => {
     const rank = indices!.shape.length - 1;
     const depth = indices!.shape[rank]!;
@@ -249,6 +253,7 @@ export const scatterElements = defineOp({
     checkUpdates(x!, updates!, reduction);
     return x!;
   },
+  need: scatterElementsNeed,
   eval: ([x, indices, updates], attrs) => {
     const axis = normalizeAxis(attrs.axis, x!.shape.length);
     const strides = rowMajor(x!.shape);
@@ -292,6 +297,7 @@ export const scatterNd = defineOp({
     checkUpdates(x!, updates!, reduction);
     return x!;
   },
+  need: scatterNdNeed,
   eval: ([x, indices, updates], { reduction }) => {
     const rank = indices!.shape.length - 1;
     const depth = indices!.shape[rank]!;

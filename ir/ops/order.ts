@@ -10,6 +10,7 @@ import { asExpr, type Dim, tensor, tuple } from '../type.ts';
 import { expectDtype, normalizeAxis, typeAt } from './check.ts';
 import { addAs } from './exact.ts';
 import { f32, given } from './example.ts';
+import { runningNeed } from './movement-need.ts';
 
 /** Calls `visit` for every line along `axis`: flat position of its first element, distance of neighbours, line number. */
 export function eachLine(
@@ -179,6 +180,7 @@ export const cumsum = defineOp({
     const at = normalizeAxis(axis, x!.shape.length);
     return [x!.shape.map((_, i) => (i === at ? 'mix' : i))];
   },
+  need: runningNeed,
   eval: ([x], { axis, exclusive, reverse }) => runningSum(x!, axis, exclusive, reverse),
   lower: { kind: 'schedule', name: 'cumulative' },
   grad: (out, [dout]): Value[] => [cumsum([dout!], { ...cumsumAttrs(out.attrs), reverse: out.attrs.reverse !== true })],

@@ -4,13 +4,14 @@ import { intRange, isInt, type Scalar } from '../dtype.ts';
 import type { Expr } from '../expr.ts';
 import { typeOf, type Value } from '../graph.ts';
 import { eachIndex, type Nd, nd, rowMajor } from '../nd.ts';
-import { type AxisMap, defineOp, type Example, type LowerContext, type Op } from '../op.ts';
+import { type AxisMap, defineOp, type Example, type LowerContext, type Op, type OpSpec } from '../op.ts';
 import * as sc from '../scalar.ts';
 import { type Dim, type Shape, staticShape, type TensorType, tensor } from '../type.ts';
 import { expectDtype, normalizeAxes, typeAt } from './check.ts';
 import { add, cast, div, equal, exp, isInf, log, mul, select, sub } from './elementwise.ts';
 import { addAs, mulAs } from './exact.ts';
 import { bools, f32, given } from './example.ts';
+import { sumNeed } from './movement-need.ts';
 import { expand, reshape } from './shape.ts';
 import { scalar } from './structural.ts';
 
@@ -77,13 +78,14 @@ interface Fold {
   /** The same in generated code. */
   stepExpr(acc: Expr, x: Expr): Expr;
   finishExpr?(acc: Expr, count: Expr): Expr;
+  readonly need?: OpSpec<typeof foldAttrs>['need'];
   readonly onnx?: { readonly op: string; readonly since: number };
   grad?(out: Value, dout: Value): Value;
   readonly examples: readonly Example<typeof foldAttrs>[];
 }
 
 function defineFold(f: Fold): Op<typeof foldAttrs> {
-  const { finishExpr, grad } = f;
+  const { finishExpr, grad, need } = f;
   return defineOp({
     name: f.name,
     doc: f.doc,
@@ -95,6 +97,7 @@ function defineFold(f: Fold): Op<typeof foldAttrs> {
       return tensor(x.dtype, foldedShape(x.shape, axes, keepdims));
     },
     axes: ([x], { axes, keepdims }) => foldRoles(x!.shape.length, axes, keepdims),
+    ...(need && { need }),
     eval: ([x], { axes }, cx) => fold(x!, axes, cx.types[0]!.shape, f.init(x!.dtype), f.step(x!.dtype), f.finish),
     lower: {
       kind: 'reduce',
@@ -168,6 +171,7 @@ export const reduceSum = defineFold({
   init: () => 0,
   step: (dtype) => (acc, x) => addAs(dtype, acc, x),
   stepExpr: (acc, x) => sc.add(acc, x),
+  need: sumNeed,
   onnx: { op: 'ReduceSum', since: 13 },
   grad: (out, dout) => unfold(dout, typeOf(out.inputs[0]!), foldOf(out).axes),
   examples: [...shapes, { inputs: [given('i8', [3], [100, 100, 1])], attrs: { axes: [0] }, note: 'wraps to −55' }],

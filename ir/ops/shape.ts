@@ -13,6 +13,7 @@ import { asExpr, type Dim, dim, type Shape, sameDim, tensor, tuple } from '../ty
 import { broadcastShapes, expectRank, expectSameDim, expectSameDtype, normalizeAxis, typeAt } from './check.ts';
 import { bools, f32, given, i32 } from './example.ts';
 import { late } from './late.ts';
+import { concatNeed, padNeed, reshapeNeed, sliceNeed } from './movement-need.ts';
 import { project, scalar } from './structural.ts';
 
 const list = (shape: Shape): string => `[${shape.map(printDim).join(', ')}]`;
@@ -97,6 +98,7 @@ export const reshape = defineOp({
       if (from.length === 1 && to.length === 1) roles[from[0]!] = to[0]!;
     return [roles];
   },
+  need: reshapeNeed(reindex),
   eval: ([x], _, cx) => ({ dtype: x!.dtype, shape: shapeOf(cx), data: x!.data }),
   lower: {
     kind: 'view',
@@ -233,6 +235,7 @@ export const slice = defineOp({
   axes: ([x], { starts, stops, steps }) => [
     x!.shape.map((d, i) => (dim(starts[i]!) === 0 && steps[i] === 1 && sameDim(stops[i]!, d) ? i : 'mix')),
   ],
+  need: sliceNeed,
   eval: ([x], { starts, steps }, cx) => {
     const first = starts.map(cx.size);
     const shape = shapeOf(cx);
@@ -339,6 +342,7 @@ export const concat = defineOp({
   },
   axes: (inputs, { axis }) =>
     inputs.map(({ shape }) => shape.map((_, i) => (i === normalizeAxis(axis, shape.length) ? 'mix' : i))),
+  need: concatNeed,
   eval: (inputs, attrs, cx) => {
     const axis = normalizeAxis(attrs.axis, shapeOf(cx).length);
     return generate(inputs[0]!.dtype, shapeOf(cx), (at) => {
@@ -468,6 +472,7 @@ export const pad = defineOp({
     return tensor(x!.dtype, shape);
   },
   axes: (_, { before, after }) => [before.map((n, i) => (n === 0 && after[i] === 0 ? i : 'mix'))],
+  need: padNeed,
   eval: ([x], { before, value, mode }, cx) => {
     const fill = x!.dtype === 'bool' ? Number(value !== 0) : value;
     return generate(x!.dtype, shapeOf(cx), (at) => {
