@@ -2,7 +2,7 @@
 import { typeOf, type Value } from '../ir/graph.ts';
 import type { Dim } from '../ir/type.ts';
 import type { Address, Size, Step } from '../runtime/manifest.ts';
-import { bytesOfShape, bytesOfValue, type Places, type Planner } from './planner.ts';
+import type { Places, Planner } from './planner.ts';
 import type { Region } from './region.ts';
 import type { ScheduledBody, ScheduledRegion } from './schedule-regions.ts';
 import { sizeOf } from './size.ts';
@@ -42,31 +42,41 @@ function planBody(
 ): { readonly steps: Step[]; readonly results: readonly Address[] } {
   const { partition } = body.program;
   const places: Places = new Map();
+  const steps: Step[] = [];
+  const taken = new Set<Address>();
   body.inputs.forEach((v, i) => {
     const address = inputs[i];
-    if (v && address) places.set(v, address);
+    if (!v || !address) return;
+    const inside = 's' in address || address.at !== undefined;
+    if (planner.addressesItems || !(inside || taken.has(address))) places.set(v, address);
+    else {
+      // An item, or a second name of one buffer, stands in a buffer of its own.
+      const own = planner.buffer(planner.bytesOf(v));
+      steps.push(planner.copy(address, own, v));
+      places.set(v, own);
+    }
+    taken.add(address);
   });
   const outputs = [...partition.graph.outputs.values()];
   const direct = new Map<Value, Address>();
   outputs.forEach((v, i) => {
     const address = wanted[i];
-    if (address && !direct.has(v) && partition.materialised.has(v) && v.op.name !== 'input') direct.set(v, address);
+    if (!address || (!planner.addressesItems && 'at' in address)) return;
+    if (!direct.has(v) && partition.materialised.has(v) && v.op.name !== 'input') direct.set(v, address);
   });
-  const steps: Step[] = [...planner.counts(partition, undefined, places)];
+  steps.push(...planner.counts(partition, undefined, places));
   for (const region of body.program.regions) {
     for (const output of region.region.outputs)
-      places.set(output, direct.get(output) ?? planner.buffer(bytesOfValue(output)));
+      places.set(output, direct.get(output) ?? planner.buffer(planner.bytesOf(output)));
     steps.push(...planner.region(region, places), ...planner.counts(partition, region.region, places));
   }
   const results = outputs.map((v) => planner.read(v, places, partition.isStatic));
   outputs.forEach((v, i) => {
     const to = wanted[i];
-    if (to && results[i] !== to) steps.push(copy(results[i]!, to, v));
+    if (to && results[i] !== to) steps.push(planner.copy(results[i]!, to, v));
   });
   return { steps, results };
 }
-
-const copy = (from: Address, to: Address, like: Value): Step => ({ from, to, bytes: sizeOf(bytesOfValue(like)) });
 
 function planScan(planner: Planner, region: Region, body: ScheduledBody, places: Places): Step {
   const { root } = region;
@@ -78,9 +88,9 @@ function planScan(planner: Planner, region: Region, body: ScheduledBody, places:
   const trips = sizeOf(typeOf(xs[0]!).shape[0]!);
   // States stand in the results when somebody reads those, so that the last trip leaves them in place.
   const stateAt = states.map(
-    (v, i) => placeOf(planner, resultOf(region, i), places) ?? planner.buffer(bytesOfValue(v)),
+    (v, i) => placeOf(planner, resultOf(region, i), places) ?? planner.buffer(planner.bytesOf(v)),
   );
-  const itemBytes = (v: Value): Size => sizeOf(bytesOfShape(typeOf(v).dtype, typeOf(v).shape.slice(1)));
+  const itemBytes = (v: Value): Size => sizeOf(planner.bytesOf(v, typeOf(v).shape.slice(1)));
   const items = xs.map((v) => moved(read(v), ['*', symbol, itemBytes(v)]));
   const outer = root.inputs.slice(root.inputs.length - closed).map(read);
   const outputs = [...body.program.partition.graph.outputs.values()];
@@ -97,7 +107,7 @@ function planScan(planner: Planner, region: Region, body: ScheduledBody, places:
     reverse: root.attrs.reverse === true,
     steps: [...steps, ...nextStates(planner, outputs.slice(0, carried), results, stateAt)],
   };
-  return sequence(planner, [...states.map((v, i) => copy(read(v), stateAt[i]!, v)), loop]);
+  return sequence(planner, [...states.map((v, i) => planner.copy(read(v), stateAt[i]!, v)), loop]);
 }
 
 /** New states move to where the next trip reads them, by way of spare buffers: a state may be another one's old value. */
@@ -108,9 +118,12 @@ function nextStates(
   to: readonly Address[],
 ): Step[] {
   const overlapping = from.slice(0, to.length).some((f) => to.includes(f));
-  if (!overlapping) return values.map((v, i) => copy(from[i]!, to[i]!, v));
-  const spare = values.map((v) => planner.buffer(bytesOfValue(v)));
-  return [...values.map((v, i) => copy(from[i]!, spare[i]!, v)), ...values.map((v, i) => copy(spare[i]!, to[i]!, v))];
+  if (!overlapping) return values.map((v, i) => planner.copy(from[i]!, to[i]!, v));
+  const spare = values.map((v) => planner.buffer(planner.bytesOf(v)));
+  return [
+    ...values.map((v, i) => planner.copy(from[i]!, spare[i]!, v)),
+    ...values.map((v, i) => planner.copy(spare[i]!, to[i]!, v)),
+  ];
 }
 
 function placeOf(planner: Planner, value: Value | undefined, places: Places): Address | undefined {
@@ -148,7 +161,7 @@ function planLoop(planner: Planner, { region, stages, bodies }: ScheduledRegion,
   const [, condition, ...operands] = root.inputs as [Value, Value, ...Value[]];
   const states = operands.slice(0, carried);
   const stateAt = states.map(
-    (v, i) => placeOf(planner, resultOf(region, i), places) ?? planner.buffer(bytesOfValue(v)),
+    (v, i) => placeOf(planner, resultOf(region, i), places) ?? planner.buffer(planner.bytesOf(v)),
   );
   const temps = new Map<string, Address>();
   const [head, ...fills] = stages.map((stage) => planner.launch(stage, region.name, places, temps));
@@ -161,9 +174,7 @@ function planLoop(planner: Planner, { region, stages, bodies }: ScheduledRegion,
   const wanted = outputs.map((_, i) => {
     const stack = i > carried ? resultOf(region, i - 1) : undefined;
     const at = placeOf(planner, stack, places);
-    return (
-      stack && at && moved(at, ['*', symbol, sizeOf(bytesOfShape(typeOf(stack).dtype, typeOf(stack).shape.slice(1)))])
-    );
+    return stack && at && moved(at, ['*', symbol, sizeOf(planner.bytesOf(stack, typeOf(stack).shape.slice(1)))]);
   });
   const inputs = [trip, alive, ...stateAt, ...operands.slice(carried).map(read)];
   const { steps, results } = planBody(planner, body, inputs, wanted);
@@ -177,6 +188,9 @@ function planLoop(planner: Planner, { region, stages, bodies }: ScheduledRegion,
       { if: alive, then: [...steps, ...next], else: [] },
     ],
   };
-  const start = [copy(read(condition), conditionAt, condition), ...states.map((v, i) => copy(read(v), stateAt[i]!, v))];
+  const start = [
+    planner.copy(read(condition), conditionAt, condition),
+    ...states.map((v, i) => planner.copy(read(v), stateAt[i]!, v)),
+  ];
   return sequence(planner, [...fills, ...start, loop]);
 }

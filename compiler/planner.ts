@@ -3,15 +3,17 @@ import { sizeOf as bytesOfType, type Scalar } from '../ir/dtype.ts';
 import type { Expr, Sym } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
-import { literal, min, mul } from '../ir/scalar.ts';
+import { ceildiv, literal, min, mul } from '../ir/scalar.ts';
 import { asExpr, type Dim, elements } from '../ir/type.ts';
 import type { Address, BufferInfo, Count, EntryPlan, Launch, Port, Size, Step } from '../runtime/manifest.ts';
 import { notEmpty } from './buffers.ts';
 import { Capacities } from './capacity.ts';
+import { COPIED, copyKernel } from './gpu-copy.ts';
 import type { Partition } from './partition.ts';
 import type { Binding, Region, Stage, WeightLayout } from './region.ts';
 import type { ScheduledProgram, ScheduledRegion } from './schedule-regions.ts';
 import { sizeOf, symbolInfos } from './size.ts';
+import type { Target } from './target.ts';
 
 /** Gives weights a place; the same value in the same layout gets the same one. */
 export interface WeightPlaces {
@@ -41,6 +43,7 @@ export class Planner {
   private readonly weights: WeightPlaces;
   private readonly kernels: KernelNumbers;
   private readonly control: ControlPlanner;
+  private readonly target: Target['name'];
   private readonly lives: Life[] = [];
   private readonly sizes: Dim[] = [];
   private readonly capacities = new Capacities();
@@ -49,7 +52,8 @@ export class Planner {
   /** The top-level step being planned: everything inside a loop or branch counts as that one step. */
   private now = 0;
 
-  constructor(weights: WeightPlaces, kernels: KernelNumbers, control: ControlPlanner) {
+  constructor(weights: WeightPlaces, kernels: KernelNumbers, control: ControlPlanner, target: Target['name']) {
+    this.target = target;
     this.control = control;
     this.weights = weights;
     this.kernels = kernels;
@@ -60,7 +64,7 @@ export class Planner {
     const { graph } = partition;
     const places: Places = new Map();
     for (const input of graph.inputs) {
-      places.set(input, this.buffer(bytesOfValue(input)));
+      places.set(input, this.buffer(this.bytesOf(input)));
       this.sizes.push(...typeOf(input).shape);
     }
     const steps: Step[] = [];
@@ -72,7 +76,7 @@ export class Planner {
     };
     take(this.counts(partition, undefined, places));
     for (const region of program.regions) {
-      for (const output of region.region.outputs) places.set(output, this.buffer(bytesOfValue(output)));
+      for (const output of region.region.outputs) places.set(output, this.buffer(this.bytesOf(output)));
       take(this.region(region, places));
       take(this.counts(partition, region.region, places));
     }
@@ -131,7 +135,7 @@ export class Planner {
       args,
       params: stage.kernel.params.map((p) => (p.arg as Sym).name),
       grid: sizeOf(stage.grid),
-      chunk: chunkOf(stage.work),
+      chunk: this.target === 'webgpu' ? 1 : chunkOf(stage.work),
       label,
     };
   }
@@ -170,7 +174,7 @@ export class Planner {
       case 'temp': {
         let address = temps.get(binding.name);
         if (address === undefined) {
-          address = this.buffer(mul(binding.size, bytesOfType(binding.dtype)));
+          address = this.buffer(mul(binding.size, this.elementBytes(binding.dtype)));
           temps.set(binding.name, address);
         }
         return this.touch(address, binding.name);
@@ -178,8 +182,44 @@ export class Planner {
     }
   }
 
+  /** Whether kernels may be given an address inside a buffer: WebGPU binds buffers from their start. */
+  get addressesItems(): boolean {
+    return this.target === 'wasm';
+  }
+
+  /** Bytes of a value, or of one with another shape. On WebGPU every element is a word of 32 bits. */
+  bytesOf(v: Value, shape: readonly Dim[] = typeOf(v).shape): Expr {
+    return mul(elements(shape), literal(this.elementBytes(typeOf(v).dtype)));
+  }
+
+  private elementBytes(dtype: Scalar): number {
+    return this.target === 'webgpu' ? 4 : bytesOfType(dtype);
+  }
+
+  /** Moves a value of this type and shape from one place to another. */
+  copy(from: Address, to: Address, v: Value, shape: readonly Dim[] = typeOf(v).shape): Step {
+    const bytes = sizeOf(this.bytesOf(v, shape));
+    if (this.target === 'wasm') return { from, to, bytes };
+    const { dtype } = typeOf(v);
+    const count = elements(shape);
+    const first = (a: Address, bytesEach: number): Size =>
+      's' in a || a.at === undefined ? 0 : ['/', a.at, bytesEach];
+    const start = (a: Address): Address => ('s' in a ? a : 'b' in a ? { b: a.b } : { w: a.w });
+    const weight = 'w' in from;
+    return {
+      kernel: this.kernels(copyKernel(dtype, weight)),
+      args: [start(from), start(to)],
+      // By name, as everywhere: count, from, to.
+      params: [sizeOf(count), first(from, this.elementBytes(dtype)), first(to, this.elementBytes(dtype))],
+      grid: sizeOf(ceildiv(count, COPIED)),
+      chunk: 1,
+      label: 'copy',
+    };
+  }
+
   /** Private memory of one thread: the local buffers of a kernel side by side, the same place for all kernels. */
   private scratchOf(kernel: Kernel): Address[] {
+    if (this.target === 'webgpu') return [];
     let offset = 0;
     return kernel.buffers
       .filter((b) => b.space === 'local')
@@ -197,10 +237,6 @@ const boundsOfSymbol = (symbol: Expr, capacity: Dim): [name: string, min: number
   const { name, min: least, max: most } = symbol.arg as Sym;
   return [name, least, min(asExpr(capacity), most)];
 };
-
-export const bytesOfValue = (v: Value): Expr => bytesOfShape(typeOf(v).dtype, typeOf(v).shape);
-export const bytesOfShape = (dtype: Scalar, shape: readonly Dim[]): Expr =>
-  mul(elements(shape), literal(bytesOfType(dtype)));
 
 function port(name: string, v: Value, places: Places, doc: string): Port {
   const address = places.get(v);

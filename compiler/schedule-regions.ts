@@ -9,6 +9,9 @@ import { BufferTable } from './buffers.ts';
 import { controlBodies } from './control.ts';
 import { type Partition, partition } from './partition.ts';
 import type { Binding, Region, Stage } from './region.ts';
+import type { Schedule } from './schedule/context.ts';
+import { scheduleForGpu } from './schedule/gpu/index.ts';
+import { onePerInvocation } from './schedule/gpu/invocations.ts';
 import { scheduleNamed } from './schedule/index.ts';
 import { scheduleLoop } from './schedule/loop.ts';
 import type { Target } from './target.ts';
@@ -40,12 +43,15 @@ export function scheduleProgram(partition: Partition, target: Target): Scheduled
     const twin = known.get(key);
     if (twin) return { region, stages: twin.stages.map((stage) => rebind(stage, twin.region, region)) };
     const buffers = new BufferTable(region, partition);
-    const scheduled = { region, stages: scheduleNamed(region.kind)({ region, target, buffers }) };
+    const scheduled = { region, stages: scheduleFor(target, region)({ region, target, buffers }) };
     known.set(key, scheduled);
     return scheduled;
   });
   return { partition, regions };
 }
+
+const scheduleFor = ({ name }: Target, { kind }: Region): Schedule =>
+  name === 'webgpu' ? scheduleForGpu(kind) : scheduleNamed(kind);
 
 function scheduleControl(region: Region, outer: Partition, target: Target): ScheduledRegion {
   const bodies = controlBodies(region, outer.isStatic).map(({ graph, inputs }) => ({
@@ -53,8 +59,9 @@ function scheduleControl(region: Region, outer: Partition, target: Target): Sche
     inputs,
     isStatic: outer.isStatic,
   }));
+  const schedule = target.name === 'webgpu' ? onePerInvocation(scheduleLoop) : scheduleLoop;
   const stages =
-    region.root.op.name === 'loop' ? scheduleLoop({ region, target, buffers: new BufferTable(region, outer) }) : [];
+    region.root.op.name === 'loop' ? schedule({ region, target, buffers: new BufferTable(region, outer) }) : [];
   return { region, stages, bodies };
 }
 

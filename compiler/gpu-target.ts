@@ -1,0 +1,39 @@
+/** What the schedules of WebGPU are shaped by: every tile is data. */
+import { type Target, WASM_RELAXED } from './target.ts';
+
+/** A product in tiles: each workgroup of `rows / perRow` × `columns / perColumn` invocations makes rows × columns results. */
+export interface GpuTile {
+  readonly rows: number;
+  readonly columns: number;
+  /** Steps of k that stand in workgroup memory at a time. */
+  readonly depth: number;
+  /** Results of one invocation: so many rows, and so many columns (a multiple of 4). */
+  readonly perRow: number;
+  readonly perColumn: number;
+}
+
+export interface GpuTarget extends Target {
+  readonly name: 'webgpu';
+  /** Tiles of products, largest first; a product takes the first that fills the device. */
+  readonly tiles: readonly GpuTile[];
+  /** Invocations of a workgroup that reduces one line together. */
+  readonly reduceGroup: number;
+  /** Queries and keys of one block of attention. */
+  readonly attention: { readonly queries: number; readonly keys: number };
+}
+
+export const WEBGPU: GpuTarget = {
+  ...WASM_RELAXED,
+  name: 'webgpu',
+  tiles: [
+    { rows: 64, columns: 64, depth: 16, perRow: 8, perColumn: 4 },
+    { rows: 32, columns: 32, depth: 16, perRow: 4, perColumn: 4 },
+  ],
+  reduceGroup: 64,
+  attention: { queries: 32, keys: 32 },
+};
+
+export const gpuOf = (target: Target): GpuTarget => {
+  if (target.name !== 'webgpu') throw new Error(`a schedule of WebGPU is asked for ${target.name}`);
+  return target as GpuTarget;
+};

@@ -1,0 +1,15 @@
+/** Which schedule implements which kind of region on WebGPU. */
+import type { RegionKind } from '../../region.ts';
+import type { Schedule } from '../context.ts';
+import { scheduleNamed } from '../index.ts';
+import { scheduleElementGpu } from './element.ts';
+import { onePerInvocation } from './invocations.ts';
+
+const SCHEDULES: Partial<Record<RegionKind, Schedule>> = {
+  element: scheduleElementGpu,
+};
+
+/** Kinds without an entry of their own run their line or block in one invocation each. */
+export function scheduleForGpu(kind: RegionKind): Schedule {
+  return SCHEDULES[kind] ?? onePerInvocation(scheduleNamed(kind));
+}
