@@ -14,11 +14,6 @@ export class Capacities {
     this.most.set(symbol, known ? max(known, room) : room);
   }
 
-  /** Names of all counted symbols. */
-  get names(): ReadonlySet<string> {
-    return new Set([...this.most.keys()].map((s) => (s.arg as Sym).name));
-  }
-
   /** A bound of a size, at least what it is for every count; the size itself where it mentions none. */
   roomFor(size: Expr): Expr {
     return this.bound(size, true);

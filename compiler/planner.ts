@@ -82,9 +82,8 @@ export class Planner {
     }
     const { outputs } = graph;
     const bytes = this.lives.map((l) => notEmpty(this.capacities.roomFor(l.bytes)));
-    const counted = this.capacities.names;
     return {
-      symbols: symbolInfos([...this.sizes, ...bytes]).filter(({ name }) => !counted.has(name)),
+      symbols: symbolInfos([...this.sizes, ...bytes]),
       inputs: graph.inputs.map((v) => port(String(v.attrs.name), v, places, String(v.attrs.doc ?? ''))),
       outputs: [...outputs].map(([name, v]) => {
         this.touch(places.get(v), name);

@@ -25,12 +25,13 @@ export function sizeOf(d: Dim): Size {
   return [operator, sizeOf(e.args[0]!), sizeOf(e.args[1]!)];
 }
 
-/** The symbols that sizes mention, each once. */
+/** The symbols that sizes mention, each once; not those that the program counts itself. */
 export function symbolInfos(sizes: Iterable<Dim>): SymbolInfo[] {
   const found = new Map<string, SymbolInfo>();
   for (const d of sizes)
     for (const s of symbolsOf(asExpr(d))) {
-      const { name, min, max, multipleOf, default: standard } = s.arg as Sym;
+      const { name, min, max, multipleOf, default: standard, counted } = s.arg as Sym;
+      if (counted) continue;
       found.set(name, { name, min, max, multipleOf, default: standard });
     }
   return [...found.values()];

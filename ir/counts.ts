@@ -29,7 +29,7 @@ const LARGEST = 2 ** 31 - 1;
 export function countedSize(name: string, capacity: Dim, { min = 0 }: { readonly min?: number } = {}): Expr {
   const max = Math.min(boundsOf(asExpr(capacity))[1], LARGEST);
   const usual = sizeAt(capacity, (s) => (s.arg as { readonly default: number }).default);
-  return symbol(name, { min, max, default: Math.min(Math.max(usual, min), max) });
+  return symbol(name, { min, max, default: Math.min(Math.max(usual, min), max), counted: true });
 }
 
 const found = new WeakMap<Graph, readonly CountedSize[]>();

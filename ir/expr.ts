@@ -71,7 +71,7 @@ export type ExprOp =
   | BinaryOp
   | TernaryOp;
 
-/** A size bound when a model runs. Two symbols are the same iff all their fields are equal. */
+/** A size known when a model runs. Two symbols are the same iff all their fields are equal. */
 export interface Sym {
   readonly kind: 'sym';
   readonly name: string;
@@ -80,6 +80,8 @@ export interface Sym {
   readonly multipleOf: number;
   /** The size used for counts and plans when nobody binds the symbol. */
   readonly default: number;
+  /** Counted by the graph while it runs (`ir/counts.ts`), instead of given by the shape of an input. */
+  readonly counted: boolean;
 }
 
 /** A named variable of a kernel or coordinate of a mask; identity is the object. `from ≤ v < to` where known. */
@@ -126,7 +128,7 @@ function argKey(arg: ExprArg): string {
   if (arg === undefined) return '';
   if (typeof arg === 'number') return Object.is(arg, -0) ? 'n-0' : `n${arg}`;
   if (typeof arg === 'string') return `s${arg}`;
-  if (arg.kind === 'sym') return `y${arg.name}|${arg.min}|${arg.max}|${arg.multipleOf}|${arg.default}`;
+  if (arg.kind === 'sym') return `y${arg.name}|${arg.min}|${arg.max}|${arg.multipleOf}|${arg.default}|${arg.counted}`;
   let id = argIds.get(arg);
   if (id === undefined) {
     id = nextId++;

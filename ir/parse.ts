@@ -75,8 +75,9 @@ class Parser {
       const max = this.#integer('the greatest size');
       const multipleOf = this.#lexer.accept('step') ? this.#integer('a step') : 1;
       const preferred = this.#lexer.accept('default') ? { default: this.#integer('a default size') } : {};
+      const counted = this.#lexer.accept('counted');
       try {
-        this.#symbols.set(name, symbol(name, { min, max, multipleOf, ...preferred }));
+        this.#symbols.set(name, symbol(name, { min, max, multipleOf, ...preferred, counted }));
       } catch (error) {
         if (error instanceof RangeError) this.#lexer.error(error.message, token);
         throw error;

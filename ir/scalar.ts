@@ -23,15 +23,22 @@ export const index = (value: Num): Expr => (typeof value === 'number' ? literal(
 
 /**
  * A size bound at run time.
- * @param options.max required: memory is planned for it. @param options.default used for counts; `min` when not given
+ * @param options.max required: memory is planned for it. @param options.default used for counts; `min` when not given.
+ * @param options.counted the graph counts it while it runs; see `counts.ts`
  */
 export function symbol(
   name: string,
-  options: { readonly min?: number; readonly max: number; readonly multipleOf?: number; readonly default?: number },
+  options: {
+    readonly min?: number;
+    readonly max: number;
+    readonly multipleOf?: number;
+    readonly default?: number;
+    readonly counted?: boolean;
+  },
 ): Expr {
-  const { min = 1, max, multipleOf = 1 } = options;
+  const { min = 1, max, multipleOf = 1, counted = false } = options;
   const first = Math.ceil(min / multipleOf) * multipleOf;
-  const sym: Sym = { kind: 'sym', name, min: first, max, multipleOf, default: options.default ?? first };
+  const sym: Sym = { kind: 'sym', name, min: first, max, multipleOf, default: options.default ?? first, counted };
   if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) throw new RangeError(`symbol name "${name}" is not an identifier`);
   if (![min, max, multipleOf, sym.default].every(Number.isSafeInteger) || min < 0 || multipleOf < 1)
     throw new RangeError(`symbol ${name}: bounds must be whole numbers ≥ 0`);

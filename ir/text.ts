@@ -29,7 +29,8 @@ export function printGraphs(graphs: readonly Graph[], options: PrintOptions = {}
 
 function printSymbol(s: Sym): string {
   const step = s.multipleOf === 1 ? '' : ` step ${s.multipleOf}`;
-  return `${s.name} in ${s.min}..${s.max}${step}${s.default === s.min ? '' : ` default ${s.default}`}`;
+  const usual = s.default === s.min ? '' : ` default ${s.default}`;
+  return `${s.name} in ${s.min}..${s.max}${step}${usual}${s.counted ? ' counted' : ''}`;
 }
 
 /** The name of every value with a statement or among the inputs, as printed, `%` included. */

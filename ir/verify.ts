@@ -77,6 +77,7 @@ class Verifier {
   readonly #counts: Counts;
   /** The graph that is checked and those around it. */
   readonly #around: Graph[] = [];
+  #metCounted = false;
 
   constructor(stage: Stage, counts: Counts) {
     this.#stage = stage;
@@ -114,14 +115,17 @@ class Verifier {
 
   /** Counted sizes are known where they are mentioned, and counts do not depend on what they count. */
   #mentions(g: Graph, order: readonly Value[], path: readonly string[]): void {
-    if (this.#counts.size === 0) return;
+    if (this.#counts.size === 0 && !this.#metCounted) return;
     const waits = new Map<Value, ReadonlySet<Value>>();
     for (const v of [...g.inputs, ...order]) {
       const own = Object.values(v.attrs).some(isGraph) ? symbolsIn({ ...v, attrs: {} }) : symbolsIn(v);
       for (const s of own) {
+        if (!(s.arg as Sym).counted) continue;
         const known = this.#counts.get(s);
-        if (known && !(v.op.name === 'input' ? this.#around.slice(0, -1) : this.#around).includes(known.graph))
-          throw located(problem(`mentions size ${printExpr(s)}, which graph ${known.graph.name} counts`), g, v, path);
+        const around = v.op.name === 'input' ? this.#around.slice(0, -1) : this.#around;
+        if (known && around.includes(known.graph)) continue;
+        const where = known ? `graph ${known.graph.name} counts` : 'nothing counts';
+        throw located(problem(`mentions size ${printExpr(s)}, which ${where}`), g, v, path);
       }
       const counts = [...symbolsIn(v)].flatMap((s) => {
         const known = this.#counts.get(s);
@@ -271,7 +275,8 @@ class Verifier {
   }
 
   #symbol(e: Expr): void {
-    const { name } = e.arg as Sym;
+    const { name, counted } = e.arg as Sym;
+    this.#metCounted ||= counted;
     const first = this.#symbols.get(name);
     if (first === undefined) this.#symbols.set(name, e);
     else if (first !== e)

@@ -294,7 +294,7 @@ test('loops run as often as was counted, branches read and bodies count sizes of
 test('counts outside their range are refused when running, by every engine', async (t) => {
   const x = arg('x', [4]);
   const count = arg('count', [], 'i32');
-  const cut = counted([x, count], { size: symbol('size', { min: 1, max: 3 }) });
+  const cut = counted([x, count], { size: symbol('size', { min: 1, max: 3, counted: true }) });
   const g = graph('cut', [x, count], [['cut', cut]]);
   const data = floats(1, 2, 3, 4);
   const session = await open(compile({ name: 'cut', entries: { main: g } }, { weights: NONE }), { threads: 1 });
@@ -354,6 +354,10 @@ test('the verifier refuses sizes that are counted twice, elsewhere, or by what d
   const ones = reduceSum([expand([scalar(1, 'i32')], { shape: [one.kept] })], { axes: [0] });
   const circular = counted([iota([], { axis: 0, shape: [9], dtype: 'i32' }), ones], { size: one.kept });
   t.regex(refused(graph('circle', [], [['y', circular]])), /mentions a size that is counted by what depends on it/);
+  t.regex(
+    refused(graph('lost', [], [['y', iota([], { axis: 0, shape: [one.kept], dtype: 'i32' })]])),
+    /mentions size kept, which nothing counts/,
+  );
   const inside = keptOf(9, 'inside');
   const body = graph('body', [inside.x], [['ids', reduceSum([inside.ids], { axes: [0] })]]);
   const flag = input([], { name: 'flag', dtype: 'bool', shape: [] });

@@ -5,7 +5,7 @@
 import { attr, opt } from '../attr.ts';
 import { fail } from '../diagnostic.ts';
 import { isInt } from '../dtype.ts';
-import type { Expr } from '../expr.ts';
+import type { Expr, Sym } from '../expr.ts';
 import { generate, type Nd, nd, rowMajor } from '../nd.ts';
 import { defineOp } from '../op.ts';
 import { printDim, printType } from '../print.ts';
@@ -29,8 +29,8 @@ export const counted = defineOp({
       fail('dtype', `the count must be one i32, not ${printType(count!)}`);
     const at = normalizeAxis(axis, x!.shape.length);
     if (at !== axis) fail('attribute', `axis is ${axis}; it must not count from the end`);
-    if (typeof size !== 'number' && size.op !== 'sym')
-      fail('attribute', `size is ${printDim(size)}, which is no plain symbol`);
+    if (typeof size !== 'number' && !(size.op === 'sym' && (size.arg as Sym).counted))
+      fail('attribute', `size is ${printDim(size)}, which is no symbol declared as counted`);
     const capacity = asExpr(x!.shape[at]!);
     if (boundsOf(asExpr(size))[0] > boundsOf(capacity)[1])
       fail('shape', `at least ${boundsOf(asExpr(size))[0]} of ${printDim(capacity)} elements cannot count`);
