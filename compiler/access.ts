@@ -124,6 +124,10 @@ export function unflatten(shape: Shape, flat: Expr): Expr[] {
 /** Element types that stand in the four lanes of a vector register; others are computed one by one. */
 export const fillsLanes = (dtype: Scalar): boolean => dtype === 'f32' || dtype === 'i32' || dtype === 'u32';
 
+/** Element types of which four also fit a register, each in a lane of 32 bits, while they are computed with. */
+export const widensToLanes = (dtype: Scalar): boolean =>
+  fillsLanes(dtype) || dtype === 'i8' || dtype === 'u8' || dtype === 'i16' || dtype === 'u16';
+
 /** Operators that compute each lane on its own. */
 const LANEWISE = new Set<Expr['op']>([...UNARY, ...BINARY, ...TERNARY]);
 for (const across of ['splat', 'extract'] as const) LANEWISE.delete(across);
@@ -156,7 +160,7 @@ export function packLanes(lanes: readonly Expr[]): Expr {
       )
     )
       return vec(es);
-    if (![first, ...first.args].every((e) => fillsLanes(e.dtype) || (e.dtype === 'bool' && first.op !== 'load')))
+    if (![first, ...first.args].every((e) => widensToLanes(e.dtype) || (e.dtype === 'bool' && first.op !== 'load')))
       return vec(es);
     if (first.op === 'load') {
       const base = first.args[0]!;

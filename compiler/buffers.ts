@@ -3,13 +3,12 @@ import { type Scalar, sizeOf } from '../ir/dtype.ts';
 import type { Buffer, Expr } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { buffer } from '../ir/kernel.ts';
-import { add, ceildiv, floordiv, floormod, literal, max, mul } from '../ir/scalar.ts';
+import { add, floordiv, floormod, literal, max, mul } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import { elements } from '../ir/type.ts';
 import { flatten } from './access.ts';
 import type { Partition } from './partition.ts';
-import type { Binding, Region, RegionBuffers, WeightLayout } from './region.ts';
-import { PANEL_COLUMNS } from './target.ts';
+import { type Binding, type Region, type RegionBuffers, storedAs, type WeightLayout } from './region.ts';
 
 export class BufferTable implements RegionBuffers {
   private readonly region: Region;
@@ -52,13 +51,9 @@ export class BufferTable implements RegionBuffers {
   }
 
   weight(value: Value, layout: WeightLayout): Buffer {
-    const type = typeOf(value);
-    const size =
-      layout.kind === 'plain'
-        ? elements(type.shape)
-        : mul(ceildiv(literal(layout.n), PANEL_COLUMNS), PANEL_COLUMNS * layout.k);
-    const name = `w${this.indexOf(value)}${layout.kind === 'plain' ? '' : '_panels'}`;
-    return this.make(name, type.dtype, size, 'read', { kind: 'weight', value, layout });
+    const stored = storedAs(value, layout);
+    const name = `w${this.indexOf(value)}${layout.kind === 'plain' ? '' : `_${layout.kind}`}`;
+    return this.make(name, stored.dtype, literal(stored.elements), 'read', { kind: 'weight', value, layout });
   }
 
   temp(name: string, dtype: Scalar, size: Expr): Buffer {

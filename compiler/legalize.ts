@@ -9,6 +9,7 @@ import type { Kernel, Stmt } from '../ir/kernel.ts';
 import { and, bitcast, cast, extract, literal, load, vec } from '../ir/scalar.ts';
 import { boundsOf, simplify } from '../ir/simplify.ts';
 import { fromHalf, type Half, roundHalf, toHalf } from './legalize-half.ts';
+import { expandIntrinsic } from './legalize-intrinsics.ts';
 import { erfF32, expF32, expOfNonPositiveF32, logF32, tanhF32 } from './legalize-math.ts';
 
 /**
@@ -120,6 +121,7 @@ class Rewriter {
     }
     if (e.op === 'cast' && isHalf(e.dtype)) return roundHalf(e.dtype, a, e.args[0]!.dtype);
     if (e.op === 'bitcast') return this.#bitcast(e, a);
+    if (e.op === 'intrinsic' && !hasInstruction(e, args)) return this.expr(expandIntrinsic(e, args));
     const dtype = widened(e.dtype);
     if (dtype === 'f32') {
       const expand = e.op === 'exp' && e.arg === 'flush' ? expOfNonPositiveF32 : POLYNOMIALS[e.op];
@@ -148,6 +150,10 @@ const POLYNOMIALS: Partial<Record<Expr['op'], (x: Expr) => Expr>> = {
   tanh: tanhF32,
   erf: erfF32,
 };
+
+/** Intrinsics of four lanes; bytes are widened while they are loaded, not later. */
+const hasInstruction = (e: Expr, args: readonly Expr[]): boolean =>
+  e.lanes === 4 && (e.arg === 'dot_pairs' || args[0]!.op === 'load');
 
 /** Vector operations that WASM has no instruction for. */
 function needsScalars(e: Expr): boolean {

@@ -43,6 +43,9 @@ const kindOf = (v: Value): Value['op']['lower']['kind'] => v.op.lower.kind;
 const isView = (v: Value): boolean => kindOf(v) === 'view';
 const isArithmetic = (v: Value): boolean => kindOf(v) === 'pointwise' || kindOf(v) === 'element';
 const isRoot = (v: Value): boolean => kindOf(v) === 'schedule' || kindOf(v) === 'reduce';
+/** Reads each element of its operands once (a product packs them), so that they need not be in memory. */
+const takesExpressions = ({ op: { lower } }: Value): boolean =>
+  lower.kind === 'reduce' || (lower.kind === 'schedule' && lower.name === 'matmul-int8');
 const isGet = (v: Value): boolean => v.op.name === 'get';
 
 export function partition(graph: Graph): Partition {
@@ -106,7 +109,7 @@ class Partitioner {
       for (const x of v.inputs) this.requireStored(x);
     } else if (isRoot(v)) {
       this.tips.set(v, { root: v, epilogue: [] });
-      for (const x of v.inputs) this.requireRows(x, kindOf(v) === 'reduce');
+      for (const x of v.inputs) this.requireRows(x, takesExpressions(v));
     } else if (isArithmetic(v) || isView(v)) {
       const producer = this.fusableProducer(v);
       if (!producer) {
@@ -250,7 +253,9 @@ class Partitioner {
     const inputs: Value[] = [];
     const seen = new Set<Value>([root, ...epilogue]);
     // A constant that repeats one number is written into the code, except where a tile loads its operand.
-    const loaded = new Set(kind === 'matmul' || kind === 'attention' ? root.inputs : []);
+    const loaded = new Set(
+      kind === 'matmul' || kind === 'attention' ? root.inputs : kind === 'matmul-int8' ? [root.inputs[1]!] : [],
+    );
     const waits = new Set<Value>();
     const visit = (x: Value): void => {
       if (seen.has(x)) return;

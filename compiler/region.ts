@@ -7,6 +7,7 @@ import type { Kernel } from '../ir/kernel.ts';
 import type { ScheduleName } from '../ir/op.ts';
 import type { Dim } from '../ir/type.ts';
 import { staticShape } from '../ir/type.ts';
+import { PANEL_COLUMNS } from './target.ts';
 
 /** `control`: a loop or branch, planned from its subgraphs. */
 export type RegionKind = 'element' | 'reduce' | 'control' | ScheduleName;
@@ -29,7 +30,18 @@ export interface Region {
 export type WeightLayout =
   | { readonly kind: 'plain' }
   /** `[panel][K][8]`, zero padded to whole units of 16 columns, of a K × N matrix (stored N × K when `transposed`). */
-  | { readonly kind: 'panels'; readonly k: number; readonly n: number; readonly transposed: boolean };
+  | { readonly kind: 'panels'; readonly k: number; readonly n: number; readonly transposed: boolean }
+  /**
+   * `[batch][panel][⌈K/2⌉][8]` of two bytes each, those of 2k and 2k + 1, of `batch` K × N matrices of 8-bit integers.
+   * Bytes are signed: unsigned ones stand 128 lower. Padding is 0.
+   */
+  | {
+      readonly kind: 'pairs';
+      readonly batch: number;
+      readonly k: number;
+      readonly n: number;
+      readonly transposed: boolean;
+    };
 
 /**
  * The panels in which a matmul takes its right operand, when that is one static f32 matrix; undefined otherwise.
@@ -44,6 +56,34 @@ export function panelsOf(matmul: Value, isStatic: (v: Value) => boolean): Weight
   const [rows, columns] = sizes.slice(-2) as [number, number];
   return { kind: 'panels', k: transposed ? columns : rows, n: transposed ? rows : columns, transposed };
 }
+
+/** How an integer product takes its right operand, when that is static; undefined otherwise. */
+export function pairsOf(product: Value, isStatic: (v: Value) => boolean): WeightLayout | undefined {
+  const right = product.inputs[1]!;
+  const sizes = staticShape(typeOf(right).shape);
+  if (!isStatic(right) || !sizes) return undefined;
+  const transposed = product.attrs.transposeB === true;
+  const [rows, columns] = sizes.slice(-2) as [number, number];
+  const batch = sizes.slice(0, -2).reduce((n, d) => n * d, 1);
+  return { kind: 'pairs', batch, k: transposed ? columns : rows, n: transposed ? rows : columns, transposed };
+}
+
+/** Elements of a weight in memory, and their type. */
+export function storedAs(value: Value, layout: WeightLayout): { readonly dtype: Scalar; readonly elements: number } {
+  const { dtype, shape } = typeOf(value);
+  switch (layout.kind) {
+    case 'plain': {
+      const sizes = staticShape(shape);
+      if (!sizes) throw new Error('weights have static shapes');
+      return { dtype, elements: sizes.reduce((n, d) => n * d, 1) };
+    }
+    case 'panels':
+      return { dtype, elements: columnsOf(layout) * layout.k };
+    case 'pairs':
+      return { dtype: 'u16', elements: layout.batch * columnsOf(layout) * Math.ceil(layout.k / 2) };
+  }
+}
+const columnsOf = ({ n }: { readonly n: number }): number => Math.ceil(n / PANEL_COLUMNS) * PANEL_COLUMNS;
 
 /** What a kernel argument is bound to. */
 export type Binding =

@@ -19,6 +19,8 @@ export interface Target {
   readonly fma: boolean;
   /** Of every product, attention's included. */
   readonly tile: Tile;
+  /** Of products of 8-bit integers, where `unroll` counts pairs in k; undefined: one sum at a time. */
+  readonly integerTile?: Tile | undefined;
   /** Rows of a matmul's left operand that one pass over a column panel covers, so that they stay in the L2 cache. */
   readonly rowBlock: number;
   /** Queries of one block of attention: their scores stay in the L1 cache. */
@@ -36,6 +38,7 @@ export const WASM_RELAXED: Target = {
   lanes: 4,
   fma: true,
   tile: { rows: 6, columns: 8, unroll: 2, fence: 'row' },
+  integerTile: { rows: 4, columns: 8, unroll: 1, fence: 'none' },
   rowBlock: 198,
   attentionRows: 24,
 };

@@ -146,8 +146,10 @@ export class ExprPrinter {
       case 'fma':
         this.#fma(e);
         return;
-      case 'operand':
       case 'intrinsic':
+        this.#intrinsic(e);
+        return;
+      case 'operand':
         throw new Error(`wasm: ${e.op} ${String(e.arg)} cannot be printed`);
       default:
         if (mathOf(e)) this.#call(e);
@@ -166,6 +168,18 @@ export class ExprPrinter {
     for (const x of largest ? [p, q] : [q, p]) this.emit(x);
     this.#f.op(largest ? 'f32x4.pmax' : 'f32x4.pmin');
     return true;
+  }
+
+  #intrinsic(e: Expr): void {
+    const [a] = e.args as [Expr];
+    if (e.arg === 'dot_pairs' && e.lanes === 4) {
+      for (const x of e.args) this.emit(x);
+      this.#f.op('i32x4.dot_i16x8_s');
+    } else if (e.arg === 'widen_pair' && e.lanes === 4 && a.op === 'load') {
+      const { address, offset } = this.#addresses.accessOf(a.arg as Buffer, a.args[0]!);
+      this.emit(address);
+      this.#f.mem('v128.load8x8_s', offset, 2);
+    } else throw new Error(`wasm: intrinsic ${String(e.arg)} of ${e.lanes} lanes cannot be printed`);
   }
 
   #load(buffer: Buffer, at: Expr, lanes: number): void {

@@ -9,8 +9,7 @@ import { staticShape } from '../ir/type.ts';
 import { toFloat32, toHalf, type WeightStore } from '../ir/weights.ts';
 import type { WeightsInfo } from '../runtime/manifest.ts';
 import type { WeightPlaces } from './planner.ts';
-import type { WeightLayout } from './region.ts';
-import { PANEL_COLUMNS } from './target.ts';
+import { storedAs, type WeightLayout } from './region.ts';
 
 /** Columns of one panel; see `schedule/matmul.ts`. */
 const PANEL = 8;
@@ -19,6 +18,8 @@ const ALIGN = 64;
 const BLOCK = 3 << 20;
 
 type Data = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
+
+type PairLayout = WeightLayout & { readonly kind: 'pairs' };
 
 interface Placed {
   readonly value: Value;
@@ -36,20 +37,15 @@ export class WeightPlan implements WeightPlaces {
   bytes = 0;
 
   place(value: Value, layout: WeightLayout): number {
-    const key = `${layout.kind === 'panels' && layout.transposed ? 'turned ' : ''}${layout.kind} ${this.keys.of(value)}`;
+    const turned = layout.kind !== 'plain' && layout.transposed;
+    const key = `${turned ? 'turned ' : ''}${layout.kind} ${this.keys.of(value)}`;
     const known = this.placed.get(key);
     if (known) return known.offset;
-    const type = typeOf(value);
-    const shape = staticShape(type.shape);
-    if (!shape) throw new Error('weights have static shapes');
-    const elements =
-      layout.kind === 'plain'
-        ? shape.reduce((n, d) => n * d, 1)
-        : Math.ceil(layout.n / PANEL_COLUMNS) * PANEL_COLUMNS * layout.k;
-    const entry: Placed = { value, layout, offset: this.bytes, elements, dtype: type.dtype };
+    const { dtype, elements } = storedAs(value, layout);
+    const entry: Placed = { value, layout, offset: this.bytes, elements, dtype };
     this.placed.set(key, entry);
     this.order.push(entry);
-    this.bytes = Math.ceil((this.bytes + elements * sizeOf(type.dtype)) / ALIGN) * ALIGN;
+    this.bytes = Math.ceil((this.bytes + elements * sizeOf(dtype)) / ALIGN) * ALIGN;
     return entry.offset;
   }
 
@@ -119,8 +115,9 @@ function halve(values: Float32Array, from: Value): Uint16Array {
   return halves;
 }
 
-function pack(data: Data, { layout, elements }: Placed): Data {
+function pack(data: Data, { value, layout, elements }: Placed): Data {
   if (layout.kind === 'plain') return data;
+  if (layout.kind === 'pairs') return packPairs(data, layout, elements, typeOf(value).dtype === 'u8' ? 0x80 : 0);
   const { k, n, transposed } = layout;
   const from = data as Float32Array;
   const out = new Float32Array(elements);
@@ -136,6 +133,22 @@ function pack(data: Data, { layout, elements }: Placed): Data {
       for (let i = 0; i < k; i++)
         for (let j = 0; j < columns; j++) out[base + i * PANEL + j] = from[i * n + panel * PANEL + j]!;
   }
+  return out;
+}
+
+/** @param flip what turns an element's byte into that of a signed number */
+function packPairs(data: Data, layout: PairLayout, elements: number, flip: number): Uint8Array {
+  const { batch, k, n, transposed } = layout;
+  const from = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const out = new Uint8Array(2 * elements);
+  const half = Math.ceil(k / 2);
+  const [alongK, alongN] = transposed ? [1, k] : [n, 1];
+  for (let b = 0; b < batch; b++)
+    for (let column = 0; column < n; column++) {
+      const to = (b * elements) / batch + Math.floor(column / PANEL) * half * PANEL + (column % PANEL);
+      const start = b * k * n + column * alongN;
+      for (let i = 0; i < k; i++) out[2 * (to + (i >> 1) * PANEL) + (i & 1)] = from[start + i * alongK]! ^ flip;
+    }
   return out;
 }
 

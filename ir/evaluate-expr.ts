@@ -1,6 +1,7 @@
 /** Values of scalar expressions: the reference meaning of masks, of pointwise lowerings, and of kernel bodies. */
 import { type Float, isFloat, isInt, roundHalfEven, roundTo, type Scalar, sizeOf } from './dtype.ts';
 import { type Expr, exprNodes } from './expr.ts';
+import { INTRINSICS, type IntrinsicName } from './intrinsics.ts';
 import { foldScalar } from './simplify.ts';
 import { erf } from './special.ts';
 
@@ -13,7 +14,7 @@ export interface ExprEnv {
    * index of a `load`, with `lane` already added.
    */
   value(leaf: Expr, at: readonly number[], lane: number): number;
-  /** The meaning of an `intrinsic`; absent where none may occur. */
+  /** The meaning of an `intrinsic`; absent: that of `intrinsics.ts`. */
   intrinsic?(e: Expr, args: readonly number[]): number;
 }
 
@@ -209,11 +210,11 @@ function lanesOf(
       return (e.arg as string).split(',').map((lane) => both[Number(lane)]!);
     }
     case 'intrinsic':
-      if (!env.intrinsic) throw new RangeError(`intrinsic ${String(e.arg)} has no meaning here`);
       return each((lane) =>
-        env.intrinsic!(
+        intrinsic(
           e,
           operands.map((o) => o[lane] ?? o[0]!),
+          env,
         ),
       );
     default:
@@ -225,6 +226,14 @@ function lanesOf(
         ),
       );
   }
+}
+
+function intrinsic(e: Expr, args: readonly number[], env: ExprEnv): number {
+  if (env.intrinsic) return env.intrinsic(e, args);
+  const name = String(e.arg);
+  if (!Object.hasOwn(INTRINSICS, name)) throw new RangeError(`intrinsic ${name} has no meaning here`);
+  const meaning: (...lane: number[]) => number = INTRINSICS[name as IntrinsicName];
+  return meaning(...args);
 }
 
 /** The value of an expression of one lane; booleans are 0 and 1. */

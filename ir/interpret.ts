@@ -16,6 +16,7 @@ import {
 } from './interpret-expr.ts';
 import { KernelFault, Memory, type Numbers } from './interpret-memory.ts';
 import type { FmaRounding } from './interpret-scalar.ts';
+import { INTRINSICS } from './intrinsics.ts';
 import { eachStmt, type Kernel, type Stmt } from './kernel.ts';
 import { evaluateIndex } from './scalar.ts';
 
@@ -37,7 +38,7 @@ export interface RunKernelOptions {
   readonly fma?: FmaRounding | undefined;
   /** Whether conflicting accesses of invocations that no barrier orders are reported; default true. */
   readonly races?: boolean | undefined;
-  /** Meaning of `intrinsic` expressions, by name. */
+  /** Meaning of `intrinsic` expressions beyond those of `intrinsics.ts`, by name. */
   readonly intrinsics?: Intrinsics | undefined;
 }
 
@@ -86,7 +87,7 @@ class KernelCompiler implements ExprContext {
     this.kernel = kernel.name;
     this.#options = options;
     this.fma = options.fma ?? 'separate';
-    this.intrinsics = options.intrinsics ?? {};
+    this.intrinsics = { ...INTRINSICS, ...options.intrinsics };
     this.params = options.params ?? new Map();
   }
 

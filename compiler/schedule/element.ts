@@ -6,7 +6,7 @@ import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import { add, ceildiv, floordiv, literal, lt, min, mul, sub, variable } from '../../ir/scalar.ts';
 import { asExpr, elements, type Shape } from '../../ir/type.ts';
-import { elementOf, fillsLanes, packLanes, unflatten } from '../access.ts';
+import { elementOf, packLanes, unflatten, widensToLanes } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { makeStage, type ScheduleContext, sourcesOf } from './context.ts';
 
@@ -115,7 +115,7 @@ export function walk(
   const quads = floordiv(count, 4);
   const probe = variable('q', 'i32', 1, { from: 0, to: quads });
   const lanes = (q: Expr): Expr => packLanes([0, 1, 2, 3].map((j) => element(add(mul(q, 4), j))));
-  if (!fillsLanes(element(probe).dtype)) {
+  if (!widensToLanes(element(probe).dtype)) {
     block.for('i', 0, count, (i, body) => store(i, element(i), body));
     return;
   }

@@ -6,6 +6,7 @@ import type { Schedule } from './context.ts';
 import { scheduleCumulative } from './cumulative.ts';
 import { scheduleElement } from './element.ts';
 import { scheduleMatmul } from './matmul.ts';
+import { scheduleIntegerMatmul } from './matmul-int8.ts';
 import { scheduleNorm } from './norm.ts';
 import { schedulePositions } from './positions.ts';
 import { scheduleReduce } from './reduce.ts';
@@ -19,6 +20,7 @@ const SCHEDULES: Partial<Record<RegionKind, Schedule>> = {
   cumulative: scheduleCumulative,
   element: scheduleElement,
   matmul: scheduleMatmul,
+  'matmul-int8': scheduleIntegerMatmul,
   norm: scheduleNorm,
   positions: schedulePositions,
   reduce: scheduleReduce,

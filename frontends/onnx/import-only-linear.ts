@@ -53,8 +53,6 @@ export function centred(x: Value, zero: Value | undefined, to: Scalar, axis: num
 export const linear: Entries = {
   MatMul: (n) => product(n.value(0), n.value(1)),
   Gemm: gemm,
-  MatMulInteger: (n) =>
-    product(centred(n.value(0), n.optional(2), 'i32', -2), centred(n.value(1), n.optional(3), 'i32', -1)),
   'com.microsoft:FusedMatMul': (n) => {
     const [a, b] = [n.value(0), n.value(1)];
     const out = matmul([a, b], { transposeA: n.int('transA', 0) !== 0, transposeB: n.int('transB', 0) !== 0 });

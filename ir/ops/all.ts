@@ -10,6 +10,7 @@ export * as linear from './linear.ts';
 export * as norm from './norm.ts';
 export * as order from './order.ts';
 export * as pool from './pool.ts';
+export * as quantize from './quantize.ts';
 export * as random from './random.ts';
 export * as recurrent from './recurrent.ts';
 export * as reduce from './reduce.ts';
