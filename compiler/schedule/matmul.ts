@@ -8,14 +8,23 @@ import { type Buffer, type Expr, exprNodes } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import { macsOf } from '../../ir/ops/macs.ts';
-import { add, ceildiv, floordiv, literal, load, min, mul, sub, variable, zero } from '../../ir/scalar.ts';
+import { add, ceildiv, floordiv, ge, literal, load, min, mul, sub, variable, zero } from '../../ir/scalar.ts';
 import { asExpr, type Dim, elements, type Shape } from '../../ir/type.ts';
 import { broadcastAt, fillsLanes, flatten, unflatten } from '../access.ts';
 import { panelsOf, type Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
 import { makeStage, operandAt, type ScheduleContext, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
-import { type Left, multiplyTile, PANEL, packPanels, panelElements, rowTiles, storeColumns } from './tile.ts';
+import {
+  fetchPanels,
+  type Left,
+  multiplyTile,
+  PANEL,
+  packPanels,
+  panelElements,
+  rowTiles,
+  storeColumns,
+} from './tile.ts';
 
 interface Product {
   readonly m: Expr;
@@ -46,7 +55,7 @@ export function scheduleMatmul(cx: ScheduleContext): readonly Stage[] {
   };
   if (!fillsLanes(typeOf(root).dtype)) return [oneByOne(cx, product)];
   const { panels, stages } = rightPanels(cx, product);
-  return [...stages, multiply(cx, product, panels)];
+  return [...stages, multiply(cx, product, panels, stages.length === 0)];
 }
 
 /** The right operand in panels: packed when the bundle is made, or by a stage of its own. */
@@ -75,7 +84,8 @@ function leftAt(cx: ScheduleContext, p: Product, at: readonly Expr[], k: Expr): 
   return operandAt(cx, 0, [...lead, ...(p.transposedA ? [k, m] : [m, k])]);
 }
 
-function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
+/** @param isWeight the panels come from memory, not from a stage just before */
+function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boolean): Stage {
   const { rows: tileRows, columns } = cx.target.tile;
   const units = ceildiv(p.n, PANEL_COLUMNS);
   const { rowBlock } = cx.target;
@@ -95,6 +105,8 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
       const base = mul(flatten(p.batch, batch), panelElements(p.k, p.n));
       const column = mul(unit, PANEL_COLUMNS);
       const scratch = cx.buffers.scratch('tile', panels.dtype, tileRows * PANEL_COLUMNS);
+      if (isWeight)
+        body.if(ge(count, FETCH_ROWS), (many) => fetchPanels(many, panels, add(base, mul(column, p.k)), p.k, scratch));
       // All columns of the unit for one tile of rows before the next: the rows come from the L1 cache but for the
       // first time, and whole cache lines of the result are written at once.
       rowTiles(
@@ -126,6 +138,9 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer): Stage {
   const work = mul(mul(min(p.m, rowBlock), PANEL_COLUMNS), p.k);
   return makeStage(cx, block, { grid, work, macs: macsIn(p) });
 }
+
+/** Rows from which on fetching a unit's weights ahead costs less than it saves. */
+const FETCH_ROWS = 24;
 
 const macsIn = (p: Product): Dim => macsOf(...p.batch, ...p.rows, p.n, p.k);
 

@@ -8,12 +8,14 @@ import type { Value } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import {
   add,
+  and,
   ceildiv,
   extract,
   floordiv,
   floormod,
   fma,
   ge,
+  le,
   literal,
   load,
   lt,
@@ -44,15 +46,13 @@ export interface TileRows {
   at(i: number): Expr;
 }
 
-/** One tile of rows while it is written: `at(i)` is the number of its row i, for i < `rows`. */
-export interface TileRows {
-  readonly rows: number;
-  at(i: number): Expr;
-}
+/** Rows of the tile that covers what full ones leave; such a tile is nearly as fast a row as a full one. */
+const SMALL = 4;
 
 /**
- * All rows in tiles of `tileRows`. One or two rows that are left go as a pair, more as a full tile that starts early and
- * writes some rows again with the same values (so results must not overwrite operands).
+ * All rows in tiles of `tileRows`, and up to two of SMALL rows where that leaves some; fewer rows than SMALL go as pairs
+ * or one by one. The last tile starts early where rows are short, and writes some again with the same values (so results
+ * must not overwrite operands).
  * @param total rows that exist: lets arithmetic on row numbers simplify
  * @param product computes a tile; written once for each tile size
  * @param finish called for each row of the tile after it, with the row's number in the tile; written once
@@ -65,34 +65,35 @@ export function rowTiles(
   finish?: (block: Block, row: Expr, i: Expr) => void,
 ): void {
   const { first, count, total } = range;
-  const pair = Math.min(2, tileRows);
-  const slack = pair < tileRows ? tileRows - pair - 1 : tileRows - 1;
-  const full = block.let('full', select(ge(count, tileRows), floordiv(add(count, slack), tileRows), 0));
+  const sizes = [tileRows, SMALL, 2, 1].filter((size, i) => i === 0 || size < tileRows);
+  const full = block.let('full', fullTiles(count, tileRows));
   const covered = block.let('covered', min(mul(full, tileRows), count));
-  const small = select(ge(count, pair), literal(pair), 1);
-  const tiles = add(full, ceildiv(sub(count, covered), pair));
+  const rest = block.let(
+    'rest',
+    sizes.slice(1).reduceRight<Expr>((less, size) => select(ge(count, size), literal(size), less), literal(1)),
+  );
+  const tiles = add(full, ceildiv(sub(count, covered), rest));
   block.for('t', 0, tiles, (t, body) => {
     const wide = lt(t, full);
-    const size = body.let('size', select(wide, literal(tileRows), small));
-    const start = select(wide, mul(t, tileRows), add(covered, mul(sub(t, full), pair)));
+    const size = body.let('size', select(wide, literal(tileRows), rest));
+    const start = select(wide, mul(t, tileRows), add(covered, mul(sub(t, full), rest)));
     const from = body.let('start', add(first, min(start, sub(count, size))));
     const write = (some: Block, rows: number): void => {
       const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
       some.stmts.push({ kind: 'let', v: row, value: from });
       product(some, { rows, at: (i) => add(row, i) });
     };
-    body.if(
-      wide,
-      (some) => write(some, tileRows),
-      (rest) =>
-        pair < tileRows
-          ? rest.if(
-              ge(count, pair),
-              (some) => write(some, pair),
-              (one) => write(one, 1),
-            )
-          : write(rest, 1),
-    );
+    const choose = (some: Block, [rows, ...smaller]: readonly number[]): void => {
+      if (rows === undefined) return;
+      if (smaller.length === 0) write(some, rows);
+      else
+        some.if(
+          ge(size, rows),
+          (these) => write(these, rows),
+          (others) => choose(others, smaller),
+        );
+    };
+    choose(body, sizes);
     if (!finish) return;
     body.for('i', 0, size, (i, line) => {
       const row = variable('row', 'i32', 1, { from: 0, to: total });
@@ -100,6 +101,14 @@ export function rowTiles(
       finish(line, row, i);
     });
   });
+}
+
+/** How many tiles of `rows` begin `count` rows so that tiles of SMALL rows cover the others with the least waste. */
+function fullTiles(count: Expr, rows: number): Expr {
+  if (rows <= SMALL) return select(ge(count, rows), ceildiv(count, rows), 0);
+  const [whole, left] = [floordiv(count, rows), floormod(count, rows)];
+  const spare = select(and(lt(0, left), le(left, 2 * SMALL - rows)), sub(whole, 1), whole);
+  return select(ge(count, rows), select(lt(SMALL, left), add(whole, 1), spare), 0);
 }
 
 /** Elements of one batch in panels: columns are padded to whole units of a matmul's grid, so that tiles never end early. */
@@ -230,6 +239,37 @@ function accumulate(
   );
   block.for('k', whole, size, (k, body) => step(body, k, acc[0]!, true));
   return acc.reduce((sum, set) => sum.map((row, i) => row.map((v, j) => block.let('acc', add(v, set[i]![j]!)))));
+}
+
+/** Elements of a cache line. */
+const LINE = 16;
+/** Places at which `fetchPanels` reads side by side: enough for their misses, of the cache and of pages, to overlap. */
+const STREAMS = 8;
+
+/**
+ * Reads one vector of each cache line of a unit's panels, before the first tile does: a tile meets few lines at a time
+ * and waits for each, while lines asked for together arrive together. Worth it for weights that many rows share.
+ * @param from element index of the unit's first panel @param k inner size @param sink four elements, written with anything
+ */
+export function fetchPanels(block: Block, panels: Buffer, from: Expr, k: Expr, sink: Buffer): void {
+  block.routine(
+    'fetch',
+    [panels, sink],
+    { from, lines: floordiv(mul(k, PANEL_COLUMNS), LINE * STREAMS) },
+    (p, body) => {
+      const sums = Array.from({ length: STREAMS }, (_, i) => body.var(`sum${i}`, zero(panels.dtype, 4)));
+      body.for('l', 0, p.lines!, (l, each) => {
+        sums.forEach((sum, i) => {
+          each.update('add', sum, load(panels, add(p.from!, mul(add(l, mul(p.lines!, i)), LINE)), 4));
+        });
+      });
+      body.store(
+        sink,
+        0,
+        sums.reduce((a, b) => add(a, b)),
+      );
+    },
+  );
 }
 
 /** Writes `[batch][panel][K][8]`, zero beyond N, from elements at `[...batch, k, n]`. */
