@@ -25,8 +25,10 @@ import {
 } from '../../ir/ops/elementwise.ts';
 import { oneHot } from '../../ir/ops/index.ts';
 import { argMax } from '../../ir/ops/order.ts';
+import { reshape } from '../../ir/ops/shape.ts';
 import { scalar } from '../../ir/ops/structural.ts';
 import type { Entries, Node } from './node.ts';
+import { product } from './values.ts';
 
 const dtypeOf = (x: Value): Scalar => typeOf(x).dtype;
 const like = (x: Value, value: number): Value => scalar(value, dtypeOf(x));
@@ -70,13 +72,21 @@ function power(n: Node): Value {
   return own === wide ? result : cast([cast([result], { to: 'i64' })], { to: own });
 }
 
+function swish(n: Node): Value {
+  const x = n.value(0);
+  const alpha = n.float('alpha', 1);
+  return mul([x, sigmoid([alpha === 1 ? x : mul([x, like(x, alpha)])])]);
+}
+
 function hardmax(n: Node): Value {
   const x = n.value(0);
   const { shape, dtype } = typeOf(x);
   const axis = n.axis(n.int('axis', n.opset < 13 ? 1 : -1), shape.length);
-  if (n.opset < 13 && axis !== shape.length - 1) n.fail('of opsets below 13 only takes the last axis');
-  const size = shape[axis]!;
-  return oneHot([argMax([x], { axis })], { depth: size, axis, dtype });
+  if (n.opset >= 13) return oneHot([argMax([x], { axis })], { depth: shape[axis]!, axis, dtype });
+  // Before opset 13 the axes from `axis` on are one.
+  const [rows, width] = [product(shape.slice(0, axis)), product(shape.slice(axis))];
+  const best = argMax([reshape([x], { shape: [rows, width] })], { axis: 1 });
+  return reshape([oneHot([best], { depth: width, axis: 1, dtype })], { shape });
 }
 
 export const activations: Entries = {
@@ -111,11 +121,8 @@ export const activations: Entries = {
     const high = select([greater([x, like(x, lambd)]), sub([x, like(x, bias)]), like(x, 0)]);
     return select([less([x, like(x, -lambd)]), add([x, like(x, bias)]), high]);
   },
-  Swish: (n) => {
-    const x = n.value(0);
-    const alpha = n.float('alpha', 1);
-    return mul([x, sigmoid([alpha === 1 ? x : mul([x, like(x, alpha)])])]);
-  },
+  Swish: swish,
+  SwiGLU: (n) => mul([swish(n), n.value(1)]),
   Hardmax: hardmax,
   BitShift: (n) => (n.string('direction') === 'LEFT' ? shiftLeft(n.values()) : shiftRight(n.values())),
   IsInf: (n) => {

@@ -1,15 +1,14 @@
 /** Softmax and normalisations as ONNX spells them. */
 import { typeOf, type Value } from '../../ir/graph.ts';
-import { abs, add, cast, div, maximum, mul, pow, reciprocal, sqrt, sub } from '../../ir/ops/elementwise.ts';
+import { abs, add, div, maximum, mul, pow, reciprocal, sqrt, sub } from '../../ir/ops/elementwise.ts';
 import { batchNorm, groupNorm, layerNorm, logSoftmax, rmsNorm, softmax } from '../../ir/ops/norm.ts';
 import { reduceMean, reduceSum } from '../../ir/ops/reduce.ts';
 import { expand, pad, reshape, sliceAxis } from '../../ir/ops/shape.ts';
-import { scalar } from '../../ir/ops/structural.ts';
 import { add as plus } from '../../ir/scalar.ts';
 import { asExpr, type Dim, dim, elements, type Shape, sameShape } from '../../ir/type.ts';
 import type { Entries, Entry, Node } from './node.ts';
+import { like, to } from './values.ts';
 
-const like = (x: Value, value: number): Value => scalar(value, typeOf(x).dtype);
 const count = (shape: Shape): Dim => dim(elements(shape));
 
 /** Before opset 13 the axes from `axis` on are one. */
@@ -66,13 +65,28 @@ function layerNormalization(n: Node): readonly (Value | undefined)[] {
 }
 
 function batchNormalization(n: Node): readonly (Value | undefined)[] {
-  n.ignore('momentum', 'spatial', 'is_test', 'consumed_inputs');
-  if (n.int('training_mode', 0) !== 0) n.fail('training_mode is 1', 'export the model in evaluation mode');
-  const { dtype } = n.type(0);
-  const statistics = [1, 2, 3, 4].map((i) =>
-    n.type(i).dtype === dtype ? n.value(i) : cast([n.value(i)], { to: dtype }),
+  n.ignore('spatial', 'is_test', 'consumed_inputs');
+  const x = n.value(0);
+  const { dtype, shape } = typeOf(x);
+  const eps = n.float('epsilon', 1e-5);
+  const momentum = n.float('momentum', 0.9);
+  const [scale, bias, middle, variance] = [1, 2, 3, 4].map((i) => to(n.value(i), dtype)) as [
+    Value,
+    Value,
+    Value,
+    Value,
+  ];
+  if (n.int('training_mode', 0) === 0) return [batchNorm([x, scale, bias, middle, variance], { eps })];
+  // With the statistics of this batch, which also move the running ones.
+  const axes = shape.map((_, i) => i).filter((i) => i !== 1);
+  const away = sub([x, reduceMean([x], { axes, keepdims: true })]);
+  const [own, spread] = [reduceMean([x], { axes }), reduceMean([mul([away, away])], { axes })];
+  const moved = (i: number, old: Value, now: Value): Value =>
+    to(add([mul([old, like(old, momentum)]), mul([now, like(now, 1 - momentum)])]), n.type(i).dtype);
+  return [batchNorm([x, scale, bias, own, spread], { eps }), moved(3, middle, own), moved(4, variance, spread)].slice(
+    0,
+    Math.max(1, n.outputs),
   );
-  return [batchNorm([n.value(0), ...statistics], { eps: n.float('epsilon', 1e-5) })];
 }
 
 function groupNormalization(n: Node): Value {

@@ -149,15 +149,20 @@ function padNode(n: Node): Value {
   const word = n.string('mode', 'constant');
   const mode = MODES[word] ?? n.fail(`mode "${word}" is not known`);
   const old = n.opset < 11;
-  const amounts = (old ? n.intList('pads') : n.ints(1)) ?? n.fail('pads are missing');
-  const value = (old ? n.float('value', 0) : n.number(2)) ?? 0;
+  const amounts = (old ? n.intList(n.opset < 2 ? 'paddings' : 'pads') : n.ints(1)) ?? n.fail('pads are missing');
+  const known = old || !n.has(2) || n.item(2).constant() !== undefined;
+  const value = known ? ((old ? n.float('value', 0) : n.number(2)) ?? 0) : 0;
   const axes = n.ints(3)?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
   const [before, after] = [shape.map(() => 0), shape.map(() => 0)];
   axes.forEach((axis, i) => {
     before[axis] = amounts[i]!;
     after[axis] = amounts[i + axes.length]!;
   });
-  return pad([x], { before, after, value, mode });
+  const padded = pad([x], { before, after, value, mode });
+  if (known || mode !== 'constant') return padded;
+  // The constant comes with the data: what was there says where it goes.
+  const there = pad([expand([scalar(1, 'bool')], { shape })], { before, after });
+  return select([there, padded, reshape([n.value(2)], { shape: [] })]);
 }
 
 function constantNode(n: Node): Value {

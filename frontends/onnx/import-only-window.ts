@@ -5,9 +5,10 @@ import { conv, convTranspose } from '../../ir/ops/conv.ts';
 import { abs, add, mul, pow } from '../../ir/ops/elementwise.ts';
 import { gather } from '../../ir/ops/index.ts';
 import { avgPool, maxPool } from '../../ir/ops/pool.ts';
-import { reduceMax, reduceMean } from '../../ir/ops/reduce.ts';
+import { reduceMax, reduceMean, reduceSum } from '../../ir/ops/reduce.ts';
 import { pad } from '../../ir/ops/shape.ts';
 import { constant, scalar } from '../../ir/ops/structural.ts';
+import { poolIndices } from './import-only-unpool.ts';
 import type { Entries, Entry, Node } from './node.ts';
 import { type ResizeAxis, resizeTaps } from './resize.ts';
 
@@ -77,9 +78,10 @@ function convTransposeNode(n: Node): Value {
 
 function maxPoolNode(n: Node): readonly (Value | undefined)[] {
   const kernel = n.intList('kernel_shape') ?? n.fail('attribute "kernel_shape" is missing');
-  n.ignore('storage_order');
-  const ceil = n.int('ceil_mode', 0) !== 0;
-  return [maxPool([n.value(0)], { kernel, ceil, ...windowOf(n, kernel) })];
+  const columnMajor = n.int('storage_order', 0) !== 0;
+  const attrs = { kernel, ceil: n.int('ceil_mode', 0) !== 0, ...windowOf(n, kernel) };
+  const x = n.value(0);
+  return [maxPool([x], attrs), ...(n.wants(1) ? [poolIndices(x, attrs, columnMajor)] : [])];
 }
 
 function avgPoolNode(n: Node): Value {
@@ -105,15 +107,19 @@ function lpPool(n: Node): Value {
 
 /** Over all positions of each channel. */
 const global =
-  (fold: (x: Value, axes: readonly number[]) => Value): Entry =>
-  (n) =>
-    fold(
-      n.value(0),
-      n
-        .shape(0)
-        .map((_, i) => i)
-        .slice(2),
-    );
+  (fold: (x: Value, axes: readonly number[], n: Node) => Value): Entry =>
+  (n) => {
+    const axes = n.shape(0).map((_, i) => i);
+    return fold(n.value(0), axes.slice(2), n);
+  };
+
+/** The p-norm of each channel. */
+function globalNorm(x: Value, axes: readonly number[], n: Node): Value {
+  const p = n.int('p', 2);
+  const like = (v: number): Value => scalar(v, typeOf(x).dtype);
+  const sum = reduceSum([p === 1 ? abs([x]) : pow([abs([x]), like(p)])], { axes, keepdims: true });
+  return p === 1 ? sum : pow([sum, like(1 / p)]);
+}
 
 /** Sizes and scales of the axes that change. */
 function resizeAxes(n: Node): readonly (ResizeAxis & { readonly axis: number })[] {
@@ -193,6 +199,7 @@ export const windows: Entries = {
   MaxPool: maxPoolNode,
   AveragePool: avgPoolNode,
   LpPool: lpPool,
+  GlobalLpPool: global(globalNorm),
   GlobalAveragePool: global((x, axes) => reduceMean([x], { axes, keepdims: true })),
   GlobalMaxPool: global((x, axes) => reduceMax([x], { axes, keepdims: true })),
   Resize: resize,

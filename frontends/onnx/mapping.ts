@@ -9,9 +9,11 @@ import { losses } from './import-only-loss.ts';
 import { microsoft } from './import-only-microsoft.ts';
 import { normalization } from './import-only-norm.ts';
 import { quantization } from './import-only-quantize.ts';
+import { randoms } from './import-only-random.ts';
 import { recurrent } from './import-only-recurrent.ts';
 import { reductions } from './import-only-reduce.ts';
 import { samples } from './import-only-sample.ts';
+import { scans } from './import-only-scan.ts';
 import { shapes } from './import-only-shape.ts';
 import { signals } from './import-only-signal.ts';
 import { stateful } from './import-only-state.ts';
@@ -27,9 +29,11 @@ const importOnly: Entries = {
   ...microsoft,
   ...normalization,
   ...quantization,
+  ...randoms,
   ...recurrent,
   ...reductions,
   ...samples,
+  ...scans,
   ...shapes,
   ...signals,
   ...stateful,

@@ -1,5 +1,6 @@
 /** Every operator: importing this file fills the registry. */
 export * as attention from './attention.ts';
+export * as bitcast from './bitcast.ts';
 export * as control from './control.ts';
 export * as conv from './conv.ts';
 export * as counted from './counted.ts';

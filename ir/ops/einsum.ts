@@ -5,15 +5,18 @@ import { typeOf, type Value } from '../graph.ts';
 import { eachIndex, generate, rowMajor } from '../nd.ts';
 import { type AxisRole, defineOp } from '../op.ts';
 import { printDim } from '../print.ts';
-import { type Dim, dim, elements, type Shape, sameDim, type TensorType, tensor } from '../type.ts';
+import { add as plus } from '../scalar.ts';
+import { asExpr, type Dim, dim, elements, type Shape, sameDim, type TensorType, tensor } from '../type.ts';
 import { expectDtype, expectSameDtype } from './check.ts';
 import { mul } from './elementwise.ts';
 import { addAs, mulAs } from './exact.ts';
 import { f32, given } from './example.ts';
+import { gather } from './index.ts';
 import { matmul } from './linear.ts';
 import { macsOf, macsSum } from './macs.ts';
 import { reduceSum } from './reduce.ts';
-import { reshape, transpose } from './shape.ts';
+import { expand, iota, reshape, transpose } from './shape.ts';
+import { scalar } from './structural.ts';
 
 /** The index of each axis of each operand and of the result; axes under an ellipsis are called "…0", "…1" from the last. */
 interface Equation {
@@ -42,9 +45,6 @@ function parse(equation: string, ranks: readonly number[]): Equation {
       syntax(`term "${term}" names ${letters} axes of operand ${n}, which has rank ${ranks[n]}`);
     return expandTerm(term, hidden);
   });
-  for (const [n, names] of operands.entries())
-    if (new Set(names).size !== names.length)
-      syntax(`term "${terms[n]}" repeats an index; diagonals are not supported, gather the diagonal first`);
   const hidden = Math.max(0, ...operands.map((names) => names.filter((x) => x.startsWith('…')).length));
   const all = operands.flat();
   if (right === undefined) {
@@ -95,6 +95,22 @@ function summed(x: Named, wanted: ReadonlySet<string>): Named {
   const axes = x.names.flatMap((name, i) => (wanted.has(name) ? [] : [i]));
   if (axes.length === 0) return x;
   return { value: reduceSum([x.value], { axes }), names: x.names.filter((name) => wanted.has(name)) };
+}
+/** The diagonal of every pair of axes that have one name, so that names are distinct. */
+function distinct(x: Named): Named {
+  const second = x.names.findIndex((name, i) => x.names.indexOf(name) < i);
+  if (second < 0) return x;
+  const first = x.names.indexOf(x.names[second]!);
+  const shape = shapeOf(x);
+  const size = shape[first]!;
+  const rest = shape.map((_, i) => i).filter((i) => i !== first && i !== second);
+  const turned = transpose([x.value], { perm: [first, second, ...rest] });
+  const lines = reshape([turned], { shape: [dim(elements([size, size])), ...rest.map((i) => shape[i]!)] });
+  // Element (i, i) of a square stands at i · (size + 1).
+  const step = reduceSum([expand([scalar(1, 'i64')], { shape: [dim(plus(asExpr(size), 1))] })], { axes: [0] });
+  const at = mul([iota([], { axis: 0, shape: [size], dtype: 'i64' }), step]);
+  const value = gather([lines, at]);
+  return distinct({ value, names: [x.names[first]!, ...rest.map((i) => x.names[i]!)] });
 }
 /** The value with the given groups of neighbouring axes merged into one axis each. */
 function merged(x: Named, groups: readonly (readonly string[])[]): Value {
@@ -180,7 +196,7 @@ function chainMacs(inputs: readonly TensorType[], equation: string): Dim {
 
 export const einsum = defineOp({
   name: 'einsum',
-  doc: 'Einstein summation, such as "bqd,bkd->bqk": products summed over the indices that the result lacks. "..." stands for leading axes, which broadcast. Without "->" the result has the indices that occur once, in alphabetical order. No diagonals.',
+  doc: 'Einstein summation, such as "bqd,bkd->bqk": products summed over the indices that the result lacks. "..." stands for leading axes, which broadcast. An index that one term repeats walks a diagonal. Without "->" the result has the indices that occur once, in alphabetical order.',
   inputs: ['xs...'],
   attrs: { equation: attr.string("terms of index letters, one an operand, and the result's") },
   type: (inputs, { equation }) => {
@@ -206,7 +222,11 @@ export const einsum = defineOp({
     return eq.operands.map((names, n) =>
       names.map((name, axis): AxisRole => {
         const to = eq.result.indexOf(name);
-        return to < 0 || !sameDim(inputs[n]!.shape[axis]!, sizes.get(name)!) ? 'mix' : to;
+        return to < 0 ||
+          names.indexOf(name) !== names.lastIndexOf(name) ||
+          !sameDim(inputs[n]!.shape[axis]!, sizes.get(name)!)
+          ? 'mix'
+          : to;
       }),
     );
   },
@@ -223,8 +243,11 @@ export const einsum = defineOp({
     const moves = xs.map((x, n) => {
       const strides = rowMajor(x.shape);
       return order.map((name) => {
-        const axis = eq.operands[n]!.indexOf(name);
-        return axis < 0 || x.shape[axis] === 1 ? 0 : strides[axis]!;
+        // An index that an operand repeats moves along both axes at once.
+        return eq.operands[n]!.reduce(
+          (sum, own, axis) => (own !== name || x.shape[axis] === 1 ? sum : sum + strides[axis]!),
+          0,
+        );
       });
     });
     return generate(dtype, shape, (at) => {
@@ -247,7 +270,7 @@ export const einsum = defineOp({
     kind: 'decompose',
     build: (xs, { equation }) => {
       const eq = equationOf(xs.map(typeOf), equation);
-      const [first, ...rest] = xs.map((value, n): Named => ({ value, names: eq.operands[n]! }));
+      const [first, ...rest] = xs.map((value, n) => distinct({ value, names: eq.operands[n]! }));
       let out = first!;
       rest.forEach((next, i) => {
         out = product(out, next, stillWanted(eq, i + 2));
@@ -274,6 +297,9 @@ export const einsum = defineOp({
       note: 'two inner axes in different order',
     },
     { inputs: [f32(4), f32(4)], attrs: { equation: 'i,i->' }, note: 'a dot product' },
+    { inputs: [f32(3, 3)], attrs: { equation: 'ii->' }, note: 'a trace' },
+    { inputs: [f32(2, 3, 3), f32(3, 4)], attrs: { equation: '...ii,ij->...ij' }, note: 'diagonals' },
+    { inputs: [f32(2, 2, 5, 2)], attrs: { equation: 'iiji' }, note: 'a diagonal of three axes' },
     { inputs: [f32(3, 0), f32(0, 2)], attrs: { equation: 'ij,jk->ik' }, note: 'an empty sum' },
     { inputs: [f32(2, 3), f32(3)], attrs: { equation: 'bi,i->bi' } },
     { inputs: [given('i32', [2, 3]), given('i32', [3])], attrs: { equation: 'bi,i->b' } },
