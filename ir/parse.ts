@@ -121,14 +121,22 @@ class Parser {
       this.#lexer.error('an input needs a name, not a number', token);
     this.#lexer.expect(':', 'and the type of the input');
     const type = this.#tensorType();
-    let doc = '';
+    let [doc, binary] = ['', false];
     if (this.#lexer.accept('{')) {
-      this.#lexer.expect('doc', '(the only attribute of an input)');
-      this.#lexer.expect('=', 'and a string');
-      doc = this.#string('the meaning of the input');
-      this.#lexer.expect('}', 'after the attribute');
+      do {
+        if (this.#lexer.accept('binary')) {
+          this.#lexer.expect('=', 'and true');
+          this.#lexer.expect('true', 'or no attribute at all');
+          binary = true;
+        } else {
+          this.#lexer.expect('doc', 'or binary (the only attributes of an input)');
+          this.#lexer.expect('=', 'and a string');
+          doc = this.#string('the meaning of the input');
+        }
+      } while (this.#lexer.accept(','));
+      this.#lexer.expect('}', 'after the attributes');
     }
-    const attrs = { name: name!, dtype: type.dtype, shape: type.shape, doc };
+    const attrs = { name: name!, dtype: type.dtype, shape: type.shape, doc, binary };
     const value = makeValue(input.def, [], attrs, { name, loc: this.#loc() });
     scope.set(keyOf(token), { value, at: token });
     return value;

@@ -116,8 +116,11 @@ function printBody(g: Graph, indent: string, options: PrintOptions, symbols: Set
   };
 
   const args = g.inputs.map((v) => {
-    const doc = v.attrs.doc ? ` {doc = ${JSON.stringify(v.attrs.doc)}}` : '';
-    return `${names.get(v) ?? '%?'}: ${type(v.type)}${doc}${loc(v.loc)}`;
+    const attrs = [
+      ...(v.attrs.doc ? [`doc = ${JSON.stringify(v.attrs.doc)}`] : []),
+      ...(v.attrs.binary === true ? ['binary = true'] : []),
+    ].join(', ');
+    return `${names.get(v) ?? '%?'}: ${type(v.type)}${attrs && ` {${attrs}}`}${loc(v.loc)}`;
   });
   const lines = [header(g.name, args, indent)];
   for (const v of order) {

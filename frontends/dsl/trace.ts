@@ -38,13 +38,19 @@ export interface InputSpec<D extends Scalar = Scalar, S extends Shape = Shape> {
   readonly dtype: D;
   readonly shape: S;
   readonly doc: string;
+  /** Every element is 0 or 1. */
+  readonly binary?: boolean;
 }
-/** An input of a model. `doc` says what it means and in which unit; it is quoted in the bundle's types. */
-export const input = <D extends Scalar, const S extends Shape>(dtype: D, shape: S, doc = ''): InputSpec<D, S> => ({
-  dtype,
-  shape,
-  doc,
-});
+/**
+ * An input of a model. `doc` says what it means and in which unit; it is quoted in the bundle's types. `binary` promises
+ * that its numbers are all 0 or 1: then arithmetic that makes a mask of it is understood as one.
+ */
+export const input = <D extends Scalar, const S extends Shape>(
+  dtype: D,
+  shape: S,
+  doc = '',
+  { binary = false }: { readonly binary?: boolean } = {},
+): InputSpec<D, S> => ({ dtype, shape, doc, ...(binary && { binary }) });
 
 export type Inputs = Readonly<Record<string, InputSpec>>;
 export type Outputs = Readonly<Record<string, Tensor>>;

@@ -19,6 +19,7 @@ export const input = defineOp({
     dtype: attr.dtype('element type'),
     shape: attr.dims('sizes, symbolic ones by name'),
     doc: opt.string('', "meaning and units, quoted in the bundle's types"),
+    binary: opt.bool(false, 'every element is 0 or 1, as its author promises'),
   },
   type: (_, { dtype, shape, name }) => {
     for (const d of shape) if (typeof d === 'number' && d < 0) fail('attribute', `input "${name}" has size ${d}`);
