@@ -16,6 +16,8 @@ export interface GpuTarget extends Target {
   readonly name: 'webgpu';
   /** Tiles of products, largest first; a product takes the first that fills the device. */
   readonly tiles: readonly GpuTile[];
+  /** Workgroups that keep a device busy. */
+  readonly workgroups: number;
   /** Invocations of a workgroup that reduces one line together. */
   readonly reduceGroup: number;
   /** Queries and keys of one block of attention. */
@@ -29,6 +31,7 @@ export const WEBGPU: GpuTarget = {
     { rows: 64, columns: 64, depth: 16, perRow: 8, perColumn: 4 },
     { rows: 32, columns: 32, depth: 16, perRow: 4, perColumn: 4 },
   ],
+  workgroups: 64,
   reduceGroup: 64,
   attention: { queries: 32, keys: 32 },
 };

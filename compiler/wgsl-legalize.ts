@@ -5,6 +5,7 @@
 import { fail } from '../ir/diagnostic.ts';
 import { intRange, isFloat, isInt, isUnsigned, type Scalar, sizeOf } from '../ir/dtype.ts';
 import { type Buffer, type Expr, exprNodes, makeExpr, type Var } from '../ir/expr.ts';
+import { INTRINSICS } from '../ir/intrinsics.ts';
 import { eachStmt, type Kernel, type Stmt, stmtExprs } from '../ir/kernel.ts';
 import {
   add,
@@ -25,6 +26,7 @@ import {
 } from '../ir/scalar.ts';
 import { simplify } from '../ir/simplify.ts';
 import { fromHalf, type Half } from './legalize-half.ts';
+import { expandIntrinsic } from './legalize-intrinsics.ts';
 
 /** Types of WGSL's values. */
 export type Word = 'f32' | 'i32' | 'u32';
@@ -166,6 +168,7 @@ class Rewriter {
     if (e.op === 'load') return this.#load(e, a);
     if (e.op === 'cast') return castTo(e.dtype, a, e.args[0]!.dtype);
     if (e.op === 'bitcast') return bitcastTo(e.dtype, a, e.args[0]!.dtype);
+    if (e.op === 'intrinsic' && String(e.arg) in INTRINSICS) return expandIntrinsic(e, args);
     const word = computed(e.dtype);
     const operand = e.args[0]!.dtype;
     if (isFloat(operand)) {

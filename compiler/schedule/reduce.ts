@@ -28,14 +28,15 @@ export function scheduleReduce(cx: ScheduleContext): readonly Stage[] {
   return [r.kept.at(-1) === r.shape.length - 1 && r.shape.length > 0 ? r.columns() : r.lines()];
 }
 
-class Reduction {
+/** A reduction taken apart: which axes fold, elements of the operand, how results are stored. */
+export class Reduction {
   readonly cx: ScheduleContext;
   readonly shape: Shape;
   /** Axes of the operand that fold, and those that stay, ascending. */
   readonly folded: readonly number[];
   readonly kept: readonly number[];
   private readonly keepdims: boolean;
-  private readonly count: Expr;
+  readonly count: Expr;
 
   constructor(cx: ScheduleContext) {
     const { root } = cx.region;
@@ -144,7 +145,7 @@ class Reduction {
   }
 
   /** Trailing folded axes that one flat loop can cover: as many as read the operand without taking the index apart. */
-  private run(at: readonly Expr[]): number {
+  run(at: readonly Expr[]): number {
     const { folded, shape } = this;
     let most = 0;
     while (most < folded.length && folded.at(-1 - most) === shape.length - 1 - most) most++;
@@ -159,7 +160,7 @@ class Reduction {
     return Math.min(most, 1);
   }
 
-  private nest(
+  nest(
     block: Block,
     axes: readonly number[],
     body: (at: readonly Expr[], block: Block) => void,
@@ -171,7 +172,7 @@ class Reduction {
   }
 
   /** @param kept coordinates of the axes that stay @param folded of the others */
-  private element(kept: readonly Expr[], folded: readonly Expr[]): Expr {
+  element(kept: readonly Expr[], folded: readonly Expr[]): Expr {
     const at = new Array<Expr>(this.shape.length);
     this.kept.forEach((axis, i) => {
       at[axis] = kept[i]!;
@@ -182,7 +183,7 @@ class Reduction {
     return cast(operandAt(this.cx, 0, at), this.spec().dtype);
   }
 
-  private spec(): { init: number; dtype: ReturnType<typeof wide>; step: (acc: Expr, x: Expr) => Expr } {
+  spec(): { init: number; dtype: ReturnType<typeof wide>; step: (acc: Expr, x: Expr) => Expr } {
     const { root } = this.cx.region;
     const { lower } = root.op;
     if (lower.kind !== 'reduce') throw new Error(`${root.op.name} is not a reduction`);
@@ -194,7 +195,7 @@ class Reduction {
     };
   }
 
-  private store(block: Block, at: readonly Expr[], acc: Expr): void {
+  store(block: Block, at: readonly Expr[], acc: Expr): void {
     const { root } = this.cx.region;
     const { lower } = root.op;
     const finish = lower.kind === 'reduce' ? lower.finish : undefined;

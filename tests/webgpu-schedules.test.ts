@@ -1,0 +1,149 @@
+import test from 'ava';
+import { type Attrs, graph, type Value } from '../ir/graph.ts';
+import { countOf, type Nd, nd } from '../ir/nd.ts';
+import { makeValue, opNamed } from '../ir/op.ts';
+import { seeded } from '../ir/ops/example.ts';
+import { input, projectAll } from '../ir/ops/structural.ts';
+import { symbol } from '../ir/scalar.ts';
+import { type Dim, dim } from '../ir/type.ts';
+import { checkOnGpu, type Tolerance } from './support/gpu-check.ts';
+import '../ir/ops/all.ts';
+
+const given = (name: string, ...shape: readonly Dim[]): Value => input([], { name, dtype: 'f32', shape }, { name });
+const op = (name: string, inputs: readonly Value[], attrs: Attrs = {}): Value =>
+  makeValue(opNamed(name)!, inputs, attrs, { name });
+
+function random(shape: readonly number[], seed: number): Nd {
+  const next = seeded(seed);
+  return nd(
+    'f32',
+    shape,
+    Float64Array.from({ length: countOf(shape) }, () => Math.fround(next() * 4 - 2)),
+  );
+}
+
+/** Checks an op on operands of these sizes, with a symbol for each size that is a string, at all of its values. */
+async function check(
+  t: { readonly deepEqual: (a: unknown, b: unknown, message?: string) => unknown },
+  name: string,
+  shapes: readonly (readonly (number | string)[])[],
+  attrs: Attrs = {},
+  options: {
+    readonly at?: Readonly<Record<string, readonly number[]>>;
+    readonly after?: (v: Value, inputs: readonly Value[]) => Value;
+    readonly tolerance?: Tolerance;
+  } = {},
+): Promise<void> {
+  const { at = {}, after = (v) => v, tolerance } = options;
+  const dims: Record<string, Dim> = {};
+  for (const [key, values] of Object.entries(at)) dims[key] = dim(symbol(key, { max: Math.max(...values) }));
+  const inputs = shapes.map((shape, i) => given(`x${i}`, ...shape.map((d) => (typeof d === 'string' ? dims[d]! : d))));
+  const results = projectAll(op(name, inputs, attrs));
+  const g = graph(
+    'test',
+    inputs,
+    results.map((v, i) => [`out${i}`, i === 0 ? after(v, inputs) : v] as const),
+  );
+  const runs = Math.max(1, ...Object.values(at).map((v) => v.length));
+  for (let run = 0; run < runs; run++) {
+    const sizeOf = (d: number | string): number => (typeof d === 'number' ? d : at[d]![run % at[d]!.length]!);
+    const values = Object.fromEntries(shapes.map((s, i) => [`x${i}`, random(s.map(sizeOf), 7 * i + run + 1)]));
+    const { wrong } = await checkOnGpu(g, values, { ...(tolerance && { tolerance }) });
+    t.deepEqual(wrong, [], `${name} ${JSON.stringify(shapes)} run ${run}`);
+  }
+}
+
+test('softmax of lines of any length', async (t) => {
+  for (const width of [17, 20, 64, 100, 768, 2050]) await check(t, 'softmax', [[3, width]]);
+  for (const width of [20, 33, 3000]) await check(t, 'log_softmax', [[2, width]]);
+  await check(t, 'softmax', [[2, 'n']], {}, { at: { n: [1, 7, 40, 4096] } });
+});
+
+test('norms of lines of any length', async (t) => {
+  for (const width of [17, 20, 64, 100, 768, 2050]) {
+    await check(t, 'layer_norm', [[3, width], [width], [width]]);
+    await check(t, 'rms_norm', [[2, width], [width]]);
+  }
+  await check(t, 'layer_norm', [['b', 5, 64], [64], [64]], {}, { at: { b: [1, 3] } });
+});
+
+test('reductions along and across lines', async (t) => {
+  for (const shape of [
+    [3, 40],
+    [5, 7, 24],
+    [70, 3, 9],
+  ]) {
+    for (const axes of [[0], [shape.length - 1], shape.map((_, i) => i)]) {
+      await check(t, 'reduce_sum', [shape], { axes, keepdims: false });
+      await check(t, 'reduce_max', [shape], { axes, keepdims: true });
+    }
+  }
+  await check(t, 'reduce_mean', [['b', 130]], { axes: [1], keepdims: true }, { at: { b: [1, 66] } });
+});
+
+/** Sums of so many products of up to 4 round at the size of their partial sums. */
+const SUMS: Tolerance = { relative: 1e-5, floor: 16 };
+
+test('products of odd sizes, turned and batched', async (t) => {
+  const sizes = [
+    [1, 1, 1],
+    [3, 5, 7],
+    [33, 65, 17],
+    [70, 16, 64],
+    [64, 128, 100],
+    [130, 36, 66],
+  ] as const;
+  for (const [m, k, n] of sizes) {
+    const tolerance = SUMS;
+    await check(
+      t,
+      'matmul',
+      [
+        [m, k],
+        [k, n],
+      ],
+      {},
+      { tolerance },
+    );
+    await check(
+      t,
+      'matmul',
+      [
+        [k, m],
+        [n, k],
+      ],
+      { transposeA: true, transposeB: true },
+      { tolerance },
+    );
+    await check(
+      t,
+      'matmul',
+      [
+        [2, m, k],
+        [2, k, n],
+      ],
+      {},
+      { tolerance },
+    );
+  }
+  await check(
+    t,
+    'matmul',
+    [
+      [2, 'm', 20],
+      [20, 24],
+    ],
+    {},
+    { at: { m: [1, 5, 70] }, tolerance: SUMS },
+  );
+  await check(
+    t,
+    'matmul',
+    [
+      [9, 'k'],
+      ['k', 'n'],
+    ],
+    {},
+    { at: { k: [1, 6, 40], n: [3, 8, 33] }, tolerance: SUMS },
+  );
+});
