@@ -5,6 +5,7 @@ import { isFloat, type Scalar, sizeOf } from '../ir/dtype.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { graph, typeOf, type Value } from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
+import { printType } from '../ir/print.ts';
 import { staticShape } from '../ir/type.ts';
 import { toFloat32, toHalf, type WeightStore } from '../ir/weights.ts';
 import type { WeightsInfo } from '../runtime/manifest.ts';
@@ -14,6 +15,7 @@ import { storedAs, type WeightLayout } from './region.ts';
 /** Columns of one panel; see `schedule/matmul.ts`. */
 const PANEL = 8;
 const ALIGN = 64;
+const MOST_BYTES = 2 ** 32;
 /** Bytes that are hashed at a time: the runtime holds four such blocks while it loads (two read, two copied). */
 const BLOCK = 3 << 20;
 
@@ -46,6 +48,10 @@ export class WeightPlan implements WeightPlaces {
     this.placed.set(key, entry);
     this.order.push(entry);
     this.bytes = Math.ceil((this.bytes + elements * sizeOf(dtype)) / ALIGN) * ALIGN;
+    if (!(this.bytes <= MOST_BYTES))
+      fail('weights', `constants and weights take ${this.bytes} bytes, more than a WebAssembly memory of 4 GiB`, {
+        notes: [`${value.name ?? value.op.name} : ${printType(value.type)}`],
+      });
     return entry.offset;
   }
 
