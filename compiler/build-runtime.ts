@@ -1,25 +1,18 @@
 /**
  * Bundles the runtime into the files that every bundle carries: `dist/runtime/bundle/heddle.js` (exports `open` and
  * `HeddleError`), `worker.js` (the module of a thread, which imports it and must lie beside it) and `heddle.d.ts`. Part
- * of `npm run build`, after the TypeScript compiler; `compile` copies the three.
+ * of `npm run build`, after the TypeScript compiler; `compile` copies them.
  */
 import { readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
-import { build } from 'esbuild';
+import { type BuildOptions, build, type Plugin } from 'esbuild';
 
 const runtime = join(dirname(fileURLToPath(import.meta.url)), '..', 'runtime');
 const folder = join(runtime, 'bundle');
 
-await build({
-  stdin: {
-    contents: `export { open } from './open.js';
-      export { HeddleError } from './error.js';
-      export { serveThread } from './thread.js';`,
-    resolveDir: runtime,
-  },
-  outfile: join(folder, 'heddle.js'),
+const common = {
   bundle: true,
   minify: true,
   format: 'esm',
@@ -27,6 +20,52 @@ await build({
   target: 'es2022',
   legalComments: 'none',
   logLevel: 'warning',
+} as const satisfies BuildOptions;
+
+await build({
+  ...common,
+  stdin: {
+    contents: `export { open } from './open-wasm.js';
+      export { HeddleError } from './error.js';
+      export { serveThread } from './thread.js';`,
+    resolveDir: runtime,
+  },
+  outfile: join(folder, 'heddle.js'),
+});
+
+/**
+ * For bundles with WebGPU: `webgpu/heddle.js` opens on either device and exports what `webgpu/webgpu.js`, which it loads
+ * when it is wanted, takes from the modules of both.
+ */
+const SHARED = ['arena', 'check', 'error', 'manifest', 'program', 'session', 'tensor', 'weights', 'source', 'host'];
+const shared: Plugin = {
+  name: 'shared',
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\// }, ({ path, importer }) => {
+      if (path === './webgpu.js') return { path, external: true };
+      if (!basename(importer).startsWith('webgpu') || path.startsWith('./webgpu')) return undefined;
+      const name = basename(path, '.js');
+      if (!SHARED.includes(name)) return { errors: [{ text: `${path} is not among the shared modules` }] };
+      return { path: './heddle.js', external: true };
+    });
+  },
+};
+await build({
+  ...common,
+  stdin: {
+    contents: `export { open } from './open.js';
+      export { serveThread } from './thread.js';
+      ${SHARED.map((name) => `export * from './${name}.js';`).join('\n')}`,
+    resolveDir: runtime,
+  },
+  plugins: [shared],
+  outfile: join(folder, 'webgpu', 'heddle.js'),
+});
+await build({
+  ...common,
+  entryPoints: [join(runtime, 'webgpu.js')],
+  plugins: [shared],
+  outfile: join(folder, 'webgpu', 'webgpu.js'),
 });
 await writeFile(join(folder, 'worker.js'), 'import { serveThread } from "./heddle.js";\nserveThread();\n');
 
@@ -41,5 +80,7 @@ const parts = await Promise.all(['manifest', 'api', 'error', 'open'].map(declara
 // Without an export list, a declaration file exports everything in it.
 await writeFile(join(folder, 'heddle.d.ts'), `${parts.join('')}export {};\n`);
 
-const bytes = await readFile(join(folder, 'heddle.js'));
-console.log(`runtime/bundle/heddle.js: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);
+for (const name of ['heddle.js', 'webgpu/heddle.js', 'webgpu/webgpu.js']) {
+  const bytes = await readFile(join(folder, name));
+  console.log(`runtime/bundle/${name}: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);
+}

@@ -65,7 +65,7 @@ export class Bundle {
     return new Map<string, Uint8Array>([
       ['index.js', text(loaderSource(this.manifest))],
       ['index.d.ts', text(await loaderTypes(this.manifest, this.parts.doc))],
-      ...(await runtimeFiles()),
+      ...(await runtimeFiles(this.manifest)),
       ['manifest.json', text(JSON.stringify(packManifest(this.manifest)))],
       ...this.files,
     ]);

@@ -1,6 +1,6 @@
 /** The typed loader of a bundle: `index.js`, bound to its own folder, and `index.d.ts`, which names every input and output. */
 import { readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type {
   InterfaceDeclaration,
@@ -14,11 +14,13 @@ import type { ElementType, EntryPlan, Manifest, Port, Size } from '../runtime/ma
 /** The compiled runtime, beside the compiled compiler. */
 const runtime = join(dirname(fileURLToPath(import.meta.url)), '..', 'runtime');
 
-/** The files of the runtime that every bundle carries. */
-export async function runtimeFiles(): Promise<[name: string, bytes: Uint8Array][]> {
-  const names = ['heddle.js', 'worker.js'];
-  return Promise.all(names.map(async (name) => [name, await readFile(join(runtime, 'bundle', name))] as const)).then(
-    (files) => files.map(([name, bytes]) => [name, bytes]),
+/** The files of the runtime that a bundle carries. */
+export async function runtimeFiles(manifest: Manifest): Promise<[name: string, bytes: Uint8Array][]> {
+  const paths = manifest.webgpu ? ['webgpu/heddle.js', 'webgpu/webgpu.js', 'worker.js'] : ['heddle.js', 'worker.js'];
+  return Promise.all(
+    paths.map(
+      async (path): Promise<[string, Uint8Array]> => [basename(path), await readFile(join(runtime, 'bundle', path))],
+    ),
   );
 }
 
@@ -72,6 +74,13 @@ const PUBLIC: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
+/** Further ones of bundles for WebGPU, and the members that only those need. */
+const WEBGPU_TYPES = ['TensorData', 'Tensor', 'BufferLike', 'DeviceInput', 'DeviceTensor', 'DeviceLike', 'GpuLike'];
+const WEBGPU_MEMBERS: Readonly<Record<string, readonly string[]>> = {
+  OpenOptions: ['gpu'],
+  Session: ['fallback', 'adapter', 'runOnDevice'],
+};
+
 /** Types whose members callers write or call. */
 const DOCUMENTED = new Set(['OpenOptions', 'RunOptions', 'Session']);
 
@@ -92,6 +101,7 @@ export async function loaderTypes(manifest: Manifest, doc: string): Promise<stri
   const entries = Object.entries(manifest.entries);
   const main = entries.find(([name]) => name === 'main') ?? entries[0]!;
   const typeName = (entry: string): string => (entry === 'main' ? model : model + pascal(entry));
+  const webgpu = manifest.webgpu !== undefined;
   for (const [name, plan] of entries) addEntry(file, typeName(name), name, plan);
 
   const session = file.addInterface({ name: `${model}Session`, isExported: true });
@@ -99,10 +109,13 @@ export async function loaderTypes(manifest: Manifest, doc: string): Promise<stri
   const mainTypes = `${typeName(main[0])}Inputs, ${typeName(main[0])}Outputs`;
   if (entries.length === 1) session.addExtends(`Session<${mainTypes}>`);
   else {
-    session.addExtends(`Omit<Session<${mainTypes}>, 'run'>`);
-    addRun(session, typeName(main[0]), `RunOptions & { readonly entry?: '${main[0]}' }`, true);
-    for (const [name] of entries)
-      if (name !== main[0]) addRun(session, typeName(name), `RunOptions & { readonly entry: '${name}' }`, false);
+    session.addExtends(`Omit<Session<${mainTypes}>, 'run'${webgpu ? " | 'runOnDevice'" : ''}>`);
+    const ways = webgpu ? (['run', 'runOnDevice'] as const) : (['run'] as const);
+    for (const way of ways) {
+      addRun(session, way, typeName(main[0]), `RunOptions & { readonly entry?: '${main[0]}' }`, true);
+      for (const [name] of entries)
+        if (name !== main[0]) addRun(session, way, typeName(name), `RunOptions & { readonly entry: '${name}' }`, false);
+    }
   }
   file.addFunction({
     name: 'open',
@@ -117,16 +130,19 @@ export async function loaderTypes(manifest: Manifest, doc: string): Promise<stri
       `readonly ${key(name)}: { readonly inputs: ${ports(plan.inputs)}; readonly outputs: ${ports(plan.outputs)} }`,
   );
   file.addStatements(`/** Names of inputs and outputs. */\nexport const entries: { ${shapes.join('; ')} };`);
-  file.addStatements(HELPERS);
+  file.addStatements(helpers(webgpu));
   for (const [name, types] of Object.entries(PUBLIC)) {
     const source = project.createSourceFile(name, await readFile(join(runtime, name), 'utf8'));
-    for (const type of types) file.addStatements(declaration(source, type));
+    const more = webgpu && name === 'api.d.ts' ? WEBGPU_TYPES : [];
+    for (const type of [...types, ...more]) file.addStatements(declaration(source, type, webgpu));
   }
   return `${file.getFullText().replaceAll('export declare ', 'export ').trim()}\n`;
 }
 
-const HELPERS = `/** Elements in row-major order, with their shape where the lengths leave several. */
-export type Given<A> = A | { readonly data: A; readonly shape?: readonly number[] };
+const helpers = (
+  webgpu: boolean,
+): string => `/** Elements in row-major order, with their shape where the lengths leave several. */
+export type Given<A> = A | { readonly data: A; readonly shape?: readonly number[] }${webgpu ? ' | DeviceInput' : ''};
 /** An output, owned by the caller. */
 export interface Result<D extends ElementType, S extends readonly number[], A> {
   readonly dtype: D;
@@ -134,9 +150,14 @@ export interface Result<D extends ElementType, S extends readonly number[], A> {
   readonly data: A;
 }`;
 
-function declaration(source: StatementedNode & SourceFile, name: string): string {
+function declaration(source: StatementedNode & SourceFile, name: string, webgpu: boolean): string {
   const found = source.getInterface(name) ?? source.getTypeAlias(name) ?? source.getClass(name);
   if (!found) throw new Error(`the runtime has no type ${name}`);
+  if (!webgpu) {
+    const type = source.getInterface(name);
+    for (const member of WEBGPU_MEMBERS[name] ?? []) (type?.getProperty(member) ?? type?.getMethod(member))?.remove();
+    if (name === 'OpenOptions') type?.getPropertyOrThrow('device').setType("'wasm' | 'auto'");
+  }
   if (name === 'Session') {
     const session = source.getInterfaceOrThrow(name);
     for (const parameter of session.getTypeParameters()) parameter.removeDefault();
@@ -184,14 +205,22 @@ function property(port: Port, type: string): OptionalKind<PropertySignatureStruc
   return { name: key(port.name), type, isReadonly: true, docs: [{ description: typeText(port) + meaning }] };
 }
 
-function addRun(session: InterfaceDeclaration, type: string, options: string, optional: boolean): void {
+function addRun(
+  session: InterfaceDeclaration,
+  way: 'run' | 'runOnDevice',
+  type: string,
+  options: string,
+  optional: boolean,
+): void {
+  const outputs = way === 'run' ? `${type}Outputs` : `{ readonly [K in keyof ${type}Outputs]: DeviceTensor }`;
   session.addMethod({
-    name: 'run',
+    name: way,
+    hasQuestionToken: way === 'runOnDevice',
     parameters: [
       { name: 'inputs', type: `${type}Inputs` },
       { name: 'options', type: options, hasQuestionToken: optional },
     ],
-    returnType: `Promise<${type}Outputs>`,
+    returnType: `Promise<${outputs}>`,
   });
 }
 

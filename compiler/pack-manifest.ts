@@ -18,11 +18,16 @@ type PackedBuffer = readonly [bytes: Size, first: number, life: number];
 
 /** The manifest as it is written to a file; `runtime/packed.ts` reads it back. */
 export function packManifest(manifest: Manifest): unknown {
-  const entries = Object.entries(manifest.entries).map(([name, plan]) => {
+  const { webgpu } = manifest;
+  return { ...packEntries(manifest), packed: true, ...(webgpu && { webgpu: packEntries(webgpu) }) };
+}
+
+function packEntries(part: Pick<Manifest, 'entries'>): object {
+  const entries = Object.entries(part.entries).map(([name, plan]) => {
     const buffers = plan.buffers.map(({ bytes, first, last }, i): PackedBuffer => [bytes, first - i, last - first]);
     return [name, { ...plan, buffers, steps: new StepPacker().steps(plan.steps) }];
   });
-  return { ...manifest, packed: true, entries: Object.fromEntries(entries) as unknown };
+  return { ...part, entries: Object.fromEntries(entries) as unknown };
 }
 
 class StepPacker {

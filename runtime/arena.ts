@@ -2,17 +2,22 @@
 import { type BufferInfo, sizeOf } from './manifest.ts';
 
 export interface ArenaLayout {
-  /** Byte offset of each buffer, 64-byte aligned. */
+  /** Byte offset of each buffer, aligned. */
   readonly offsets: readonly number[];
   readonly bytes: number;
 }
 
-const ALIGN = 64;
-const aligned = (bytes: number): number => Math.ceil(bytes / ALIGN) * ALIGN;
-
-/** Largest first, each at the lowest gap left by those alive with it (Pisarchyk & Lee 2020, "greedy by size"). */
-export function layoutArena(buffers: readonly BufferInfo[], symbols: Readonly<Record<string, number>>): ArenaLayout {
-  const sizes = buffers.map((b) => aligned(sizeOf(b.bytes, symbols)));
+/**
+ * Largest first, each at the lowest gap left by those alive with it (Pisarchyk & Lee 2020, "greedy by size").
+ *
+ * @param align  of offsets, in bytes
+ */
+export function layoutArena(
+  buffers: readonly BufferInfo[],
+  symbols: Readonly<Record<string, number>>,
+  align = 64,
+): ArenaLayout {
+  const sizes = buffers.map((b) => Math.ceil(sizeOf(b.bytes, symbols) / align) * align);
   const order = buffers.map((_, i) => i).sort((a, b) => sizes[b]! - sizes[a]! || a - b);
   const offsets = new Array<number>(buffers.length).fill(0);
   const placed: number[] = [];

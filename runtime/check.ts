@@ -24,25 +24,25 @@ export const MAX_MEMORY = 2 ** 32 - 2 ** 16;
 const MAX_BLOCK = 2 ** 26;
 
 type Fields = Readonly<Record<string, unknown>>;
-type Check = (value: unknown, at: string) => void;
+export type Check = (value: unknown, at: string) => void;
 
 const show = (value: unknown): string => (JSON.stringify(value) ?? String(value)).slice(0, 60);
 
-function fail(at: string, value: unknown, want: string): never {
+export function fail(at: string, value: unknown, want: string): never {
   throw new HeddleError('manifest', `manifest: ${at} is ${show(value)}, not ${want}. Compile the bundle again.`);
 }
 
 const isFields = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-const nat =
+export const nat =
   (max = MAX_MEMORY, min = 0): Check =>
   (value, at) => {
     if (!Number.isSafeInteger(value) || (value as number) < min || (value as number) > max) {
       fail(at, value, `an integer in ${min} … ${max}`);
     }
   };
-const text: Check = (value, at) => {
+export const text: Check = (value, at) => {
   if (typeof value !== 'string' || value.length > 10_000) fail(at, value, 'a string');
 };
 const matching =
@@ -50,25 +50,25 @@ const matching =
   (value, at) => {
     if (typeof value !== 'string' || !pattern.test(value)) fail(at, value, want);
   };
-const file = matching(/^\w[\w.-]*$/, 'the name of a file in the folder');
-const hash = matching(/^[\da-f]{64}$/, 'a SHA-256 in hex');
+export const file = matching(/^\w[\w.-]*$/, 'the name of a file in the folder');
+export const hash = matching(/^[\da-f]{64}$/, 'a SHA-256 in hex');
 const finite: Check = (value, at) => {
   if (!Number.isFinite(value)) fail(at, value, 'a number');
 };
 
-const list =
+export const list =
   (item: Check): Check =>
   (value, at) => {
     if (!Array.isArray(value)) fail(at, value, 'a list');
     for (const [i, each] of value.entries()) item(each, `${at}[${i}]`);
   };
-const record =
+export const record =
   (item: Check): Check =>
   (value, at) => {
     if (!isFields(value)) fail(at, value, 'an object');
     for (const [key, each] of Object.entries(value)) item(each, `${at}.${key}`);
   };
-const shape =
+export const shape =
   (fields: Readonly<Record<string, Check>>): Check =>
   (value, at) => {
     if (!isFields(value)) fail(at, value, 'an object');
@@ -135,7 +135,7 @@ const symbol: Check = (value, at) => {
   shape({ name: text, min: limit, max: limit, multipleOf: nat(2 ** 31 - 1, 1), default: limit })(value, at);
 };
 
-const entry =
+export const entry =
   (weights: number): Check =>
   (value, at) => {
     shape({ symbols: list(symbol), buffers: list(shape({})), scratch: nat(2 ** 30), steps: list(shape({})) })(

@@ -1,7 +1,8 @@
 /**
  * What went wrong: `source` a file could not be read, `manifest` it is malformed, `integrity` bytes differ from their
  * hash or length, `support` the host lacks something, `memory` it has too little, `option` a bad argument of `open` or
- * `run`, `input` a bad input, `kernel` a kernel trapped or a thread died, `disposed` the session is closed.
+ * `run`, `input` a bad input, `kernel` a kernel trapped or a thread died, `device` the GPU device was lost,
+ * `disposed` the session is closed.
  */
 export type ErrorCode =
   | 'source'
@@ -12,6 +13,7 @@ export type ErrorCode =
   | 'option'
   | 'input'
   | 'kernel'
+  | 'device'
   | 'disposed';
 
 /** Every error that the runtime throws on its own, besides the reason of an aborted signal. */

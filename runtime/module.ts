@@ -2,8 +2,7 @@
 import { HeddleError } from './error.ts';
 import { builtin, inNode } from './host.ts';
 import type { Step, WasmFile } from './manifest.ts';
-import { sha256 } from './sha256.ts';
-import type { Source } from './source.ts';
+import { readChecked, type Source } from './source.ts';
 import type { Kernel } from './team.ts';
 
 // (module (func (result v128) (f32x4.relaxed_madd (i8x16.splat (i32.const 0)) … …)))
@@ -69,18 +68,7 @@ export async function compileModule(
   shared: boolean,
   signal: AbortSignal,
 ): Promise<WebAssembly.Module> {
-  const bytes = new Uint8Array(info.bytes + 1);
-  const reader = await source.open(info.file, signal);
-  const got = await reader.fill(bytes).finally(() => reader.close().catch(() => {}));
-  const bad = (why: string): HeddleError =>
-    new HeddleError('integrity', `kernels ${info.file}: ${why}. Copy or download the file again.`);
-  if (got !== info.bytes) {
-    throw bad(
-      `${got < info.bytes ? `ends after ${got}` : 'is longer than the'} bytes; the manifest says ${info.bytes}`,
-    );
-  }
-  const code = bytes.subarray(0, got);
-  if ((await sha256(code)) !== info.sha256) throw bad('the bytes do not have the hash in the manifest');
+  const code = await readChecked(source, info, signal);
   if (code[info.memoryFlagAt] !== 3) {
     throw new HeddleError(
       'manifest',

@@ -10,21 +10,30 @@ type PackedBuffer = readonly [bytes: unknown, first: number, life: number];
  * @throws HeddleError `manifest` when it is too malformed to be unpacked
  */
 export function unpackManifest(json: unknown): unknown {
-  const manifest = json as { readonly packed?: unknown; readonly entries: Readonly<Record<string, Fields>> } | null;
+  const manifest = json as (Packed & { readonly packed?: unknown; readonly webgpu?: Packed }) | null;
   if (manifest?.packed !== true) return json;
   try {
-    const entries = Object.entries(manifest.entries).map(([name, plan]) => {
-      const buffers = (plan.buffers as readonly PackedBuffer[]).map(([bytes, from, life], i) => ({
-        bytes,
-        first: from + i,
-        last: from + i + life,
-      }));
-      return [name, { ...plan, buffers, steps: unpackSteps(plan.steps) }];
-    });
-    return { ...manifest, entries: Object.fromEntries(entries) as unknown };
+    const { webgpu } = manifest;
+    return { ...unpackEntries(manifest), ...(webgpu && { webgpu: unpackEntries(webgpu) }) };
   } catch (cause) {
     throw new HeddleError('manifest', 'manifest: its plans are malformed. Compile the bundle again.', { cause });
   }
+}
+
+interface Packed {
+  readonly entries: Readonly<Record<string, Fields>>;
+}
+
+function unpackEntries(part: Packed): object {
+  const entries = Object.entries(part.entries).map(([name, plan]) => {
+    const buffers = (plan.buffers as readonly PackedBuffer[]).map(([bytes, from, life], i) => ({
+      bytes,
+      first: from + i,
+      last: from + i + life,
+    }));
+    return [name, { ...plan, buffers, steps: unpackSteps(plan.steps) }];
+  });
+  return { ...part, entries: Object.fromEntries(entries) as unknown };
 }
 
 /** Buffers are numbered from the number of launches before, weights by the bytes between them. */

@@ -1,13 +1,10 @@
-/** A bundle in memory: binds sizes, queues runs, hands out results. */
+/** A session on any device: its description, the queue of runs, the bindings of sizes, the self-test. */
 import type { EntryInfo, Input, PortInfo, RunOptions, SelfTestResult, Session, Tensor } from './api.ts';
 import { HeddleError } from './error.ts';
-import { execute, type Machine } from './execute.ts';
 import type { EntryPlan, Manifest, Port } from './manifest.ts';
-import { bindProgram, type Program } from './program.ts';
 import { compareRecorded, selfTestInputs } from './selftest.ts';
-import { type Bound, bindInputs, elementBytesOf, readTensor } from './tensor.ts';
+import { type Bound, bindInputs, type TakeInput } from './tensor.ts';
 
-const PAGE = 2 ** 16;
 /** Bindings of sizes that are kept per session. */
 const KEPT = 8;
 
@@ -17,37 +14,58 @@ const portInfo = ({ name, dtype, shape, doc }: Port): PortInfo => ({ name, dtype
 export const defaultEntry = (manifest: Manifest): string =>
   Object.hasOwn(manifest.entries, 'main') ? 'main' : Object.keys(manifest.entries)[0]!;
 
-/** Makes the memory at least so large. @throws HeddleError `memory` */
-function ensure(memory: WebAssembly.Memory, bytes: number): void {
-  const missing = Math.ceil((bytes - memory.buffer.byteLength) / PAGE);
-  if (missing <= 0) return;
-  try {
-    memory.grow(missing);
-  } catch (cause) {
-    const wants = `${(bytes / 2 ** 20).toFixed(0)} MiB`;
-    throw new HeddleError('memory', `these sizes need ${wants}, which the host refuses. Use smaller sizes.`, { cause });
-  }
+/** What computes. `P` is an entry under one binding of its symbols, `D` what inputs are that stand on the device. */
+export interface Backend<P, D extends { readonly length: number }> {
+  readonly plans: Readonly<Record<string, EntryPlan>>;
+  readonly bind: (plan: EntryPlan, symbols: Readonly<Record<string, number>>) => P;
+  readonly take?: TakeInput<D>;
+  /** @param check  throws when the run must end */
+  readonly run: Work<P, D, Tensor>;
+  /** Bytes of memory held. */
+  readonly bytes: () => number;
+  /** Gives everything back. */
+  readonly close: () => void;
 }
 
-export class WasmSession implements Session {
+export type Work<P, D, T> = (
+  program: P,
+  data: Bound<D>['data'],
+  options: RunOptions,
+  check: () => void,
+) => Promise<Record<string, T>>;
+
+/** Programs may hold something besides their own memory. */
+interface Droppable {
+  readonly drop?: () => void;
+}
+
+export class BundleSession<P extends object, D extends { readonly length: number } = never> implements Session {
   readonly name: string;
   readonly entries: Readonly<Record<string, EntryInfo>>;
   readonly inputs: readonly PortInfo[];
   readonly outputs: readonly PortInfo[];
+  readonly device: 'wasm' | 'webgpu';
   readonly threads: number;
   readonly relaxed: boolean;
+  readonly fallback: string | undefined;
   readonly #manifest: Manifest;
   readonly #default: string;
-  #machine: Machine | undefined;
-  readonly #programs = new Map<string, Program>();
+  #backend: Backend<P, D> | undefined;
+  readonly #programs = new Map<string, P>();
   #last: Promise<void> = Promise.resolve();
 
-  constructor(manifest: Manifest, machine: Machine, relaxed: boolean) {
+  constructor(
+    manifest: Manifest,
+    backend: Backend<P, D>,
+    about: Pick<Session, 'device' | 'threads' | 'relaxed' | 'fallback'>,
+  ) {
     this.name = manifest.name;
     this.#manifest = manifest;
-    this.#machine = machine;
-    this.threads = 1 + (machine.pool?.size ?? 0);
-    this.relaxed = relaxed;
+    this.#backend = backend;
+    this.device = about.device;
+    this.threads = about.threads;
+    this.relaxed = about.relaxed;
+    this.fallback = about.fallback;
     const infos = Object.entries(manifest.entries).map(([name, plan]) => [
       name,
       { inputs: plan.inputs.map(portInfo), outputs: plan.outputs.map(portInfo), symbols: plan.symbols },
@@ -60,23 +78,32 @@ export class WasmSession implements Session {
   }
 
   get peakBytes(): number {
-    return this.#machine?.memory.buffer.byteLength ?? 0;
+    return this.#backend?.bytes() ?? 0;
   }
 
-  #alive(): Machine {
-    if (this.#machine !== undefined) return this.#machine;
+  #alive(): Backend<P, D> {
+    if (this.#backend !== undefined) return this.#backend;
     throw new HeddleError('disposed', `the session of ${this.name} is disposed. Open the bundle again.`);
   }
 
   async run(inputs: Readonly<Record<string, Input>>, options: RunOptions = {}): Promise<Record<string, Tensor>> {
+    return this.enqueue(inputs, options, this.#alive().run);
+  }
+
+  /** Checks the inputs, waits for the runs before, and does the work unless the signal aborts first. */
+  async enqueue<T>(
+    inputs: Readonly<Record<string, Input>>,
+    options: RunOptions,
+    work: Work<P, D, T>,
+  ): Promise<Record<string, T>> {
     const { entry = this.#default, signal } = options;
-    this.#alive();
-    if (!Object.hasOwn(this.#manifest.entries, entry)) {
+    const { plans, take } = this.#alive();
+    if (!Object.hasOwn(plans, entry)) {
       const names = Object.keys(this.entries).join(', ');
       throw new HeddleError('option', `${this.name} has no entry "${entry}". The entries are: ${names}.`);
     }
-    const plan = this.#manifest.entries[entry]!;
-    const bound = bindInputs(plan, inputs);
+    const plan = plans[entry]!;
+    const bound = bindInputs(plan, inputs, take);
     signal?.throwIfAborted();
 
     const turn = this.#last;
@@ -92,45 +119,28 @@ export class WasmSession implements Session {
         signal?.addEventListener('abort', stop);
         turn.then(go);
       });
-      return await this.#execute(entry, plan, bound, options);
+      const check = (): void => {
+        this.#alive();
+        signal?.throwIfAborted();
+      };
+      return await work(this.#program(entry, plan, bound.symbols), bound.data, options, check);
     } finally {
       signal?.removeEventListener('abort', stop);
       finish();
     }
   }
 
-  async #execute(entry: string, plan: EntryPlan, bound: Bound, options: RunOptions): Promise<Record<string, Tensor>> {
-    const machine = this.#alive();
-    const { memory } = machine;
-    const program = this.#program(entry, plan, bound.symbols);
-    ensure(memory, program.bytes);
-    const bytes = new Uint8Array(memory.buffer);
-    for (const [i, place] of program.inputs.entries()) bytes.set(elementBytesOf(place, bound.data[i]!), place.at);
-    const check = (): void => {
-      this.#alive();
-      options.signal?.throwIfAborted();
-    };
-    try {
-      const rows = await execute(machine, program, check, options.profile !== undefined);
-      const outputs: Record<string, Tensor> = {};
-      for (const { port, at, shape } of program.outputs) {
-        outputs[port.name] = readTensor(memory.buffer, at, port.dtype, shape);
-      }
-      options.profile?.(rows);
-      return outputs;
-    } catch (error) {
-      const { pool } = machine;
-      if (pool !== undefined && (pool.failure !== undefined || pool.leader.failed)) this.dispose();
-      throw error;
-    }
-  }
-
-  #program(entry: string, plan: EntryPlan, symbols: Readonly<Record<string, number>>): Program {
+  #program(entry: string, plan: EntryPlan, symbols: Readonly<Record<string, number>>): P {
     const key = JSON.stringify([entry, plan.symbols.map(({ name }) => symbols[name])]);
-    const program = this.#programs.get(key) ?? bindProgram(plan, symbols, this.#manifest.weights.memory, this.threads);
+    const { bind } = this.#alive();
+    const program = this.#programs.get(key) ?? bind(plan, symbols);
     this.#programs.delete(key);
     this.#programs.set(key, program);
-    if (this.#programs.size > KEPT) this.#programs.delete(this.#programs.keys().next().value!);
+    if (this.#programs.size > KEPT) {
+      const [oldest, old] = this.#programs.entries().next().value!;
+      this.#programs.delete(oldest);
+      (old as Droppable).drop?.();
+    }
     return program;
   }
 
@@ -151,8 +161,8 @@ export class WasmSession implements Session {
   }
 
   dispose(): void {
-    this.#machine?.pool?.close();
-    this.#machine = undefined;
+    this.#backend?.close();
+    this.#backend = undefined;
     this.#programs.clear();
   }
 }

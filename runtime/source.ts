@@ -3,6 +3,7 @@ import type { Bundle } from './api.ts';
 import { HeddleError } from './error.ts';
 import { builtin, inNode } from './host.ts';
 import { unpackManifest } from './packed.ts';
+import { sha256 } from './sha256.ts';
 
 /** A file that is read once, from start to end. */
 export interface Reader {
@@ -146,4 +147,25 @@ export function sourceOf(source: string | URL | Bundle): Source {
       return bytes instanceof URL ? openUrl(bytes, signal) : openBytes(bytes);
     },
   };
+}
+
+/** All bytes of a file of kernels. @throws HeddleError `integrity` when they are not what the manifest says; `source` */
+export async function readChecked(
+  source: Source,
+  info: { readonly file: string; readonly bytes: number; readonly sha256: string },
+  signal: AbortSignal,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(info.bytes + 1);
+  const reader = await source.open(info.file, signal);
+  const got = await reader.fill(bytes).finally(() => reader.close().catch(() => {}));
+  const bad = (why: string): HeddleError =>
+    new HeddleError('integrity', `kernels ${info.file}: ${why}. Copy or download the file again.`);
+  if (got !== info.bytes) {
+    throw bad(
+      `${got < info.bytes ? `ends after ${got}` : 'is longer than the'} bytes; the manifest says ${info.bytes}`,
+    );
+  }
+  const code = bytes.subarray(0, got);
+  if ((await sha256(code)) !== info.sha256) throw bad('the bytes do not have the hash in the manifest');
+  return code;
 }

@@ -1,5 +1,5 @@
 /** Inputs into typed arrays, and their shapes into symbol values. */
-import type { Input, InputData, Tensor, TensorData } from './api.ts';
+import type { DeviceInput, Input, InputData, Tensor, TensorData } from './api.ts';
 import { HeddleError } from './error.ts';
 import { type ElementType, type EntryPlan, type Port, type Size, sizeOf } from './manifest.ts';
 
@@ -29,7 +29,8 @@ export const arrayClass: Readonly<Record<ElementType, ArrayClass>> = {
 /** Other classes whose elements fit as they are. */
 const alsoTaken: Readonly<Partial<Record<ElementType, string>>> = { i64: 'Int32Array', u8: 'Uint8ClampedArray' };
 
-function refuse(port: Port, why: string, help: string): never {
+/** @throws HeddleError `input` */
+export function refuse(port: Port, why: string, help: string): never {
   const dims = port.shape.map(sizeText).join(', ');
   throw new HeddleError('input', `input "${port.name}" (${port.dtype}[${dims}]) ${why}. ${help}`);
 }
@@ -91,13 +92,24 @@ function elementsOf(port: Port, data: InputData): TensorData {
   return out;
 }
 
+/**
+ * How a device takes inputs that are there already: their elements, as many as `length`, and their shape; undefined for
+ * any other input.
+ */
+export type TakeInput<D extends { readonly length: number }> = (
+  port: Port,
+  input: unknown,
+) => { readonly elements: D; readonly shape: readonly number[] } | undefined;
+
 /** Inputs ready to be copied, the symbols that they fix and the shape that each has. */
-export interface Bound {
-  readonly data: readonly TensorData[];
+export interface Bound<D = never> {
+  readonly data: readonly (TensorData | D)[];
   readonly symbols: Readonly<Record<string, number>>;
 }
 
-const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
+type Wrapped = Exclude<Input, InputData | DeviceInput>;
+
+export const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
 
 class Solver {
   readonly values: Record<string, number> = Object.create(null) as Record<string, number>;
@@ -129,7 +141,11 @@ class Solver {
  * @throws HeddleError `input`: a missing or unknown name, a wrong class, shape or length, symbols that disagree between
  * inputs or leave their range
  */
-export function bindInputs(plan: EntryPlan, inputs: Readonly<Record<string, Input>>): Bound {
+export function bindInputs<D extends { readonly length: number } = never>(
+  plan: EntryPlan,
+  inputs: Readonly<Record<string, Input>>,
+  take?: TakeInput<D>,
+): Bound<D> {
   if (typeof inputs !== 'object' || inputs === null) {
     throw new HeddleError('input', `inputs are ${describe(inputs)}. Pass an object with one property per input.`);
   }
@@ -141,8 +157,13 @@ export function bindInputs(plan: EntryPlan, inputs: Readonly<Record<string, Inpu
   const given = plan.inputs.map((port) => {
     const input: Input | undefined = Object.hasOwn(inputs, port.name) ? inputs[port.name] : undefined;
     if (input === undefined || input === null) refuse(port, 'is missing', `The inputs are: ${list}.`);
+    const taken = take?.(port, input);
+    if (taken !== undefined) {
+      checkShape(port, taken.shape, taken.elements.length);
+      return { port, ...taken };
+    }
     const wrapped = tagOf(input) === 'Object' && 'data' in input;
-    const { data, shape } = wrapped ? input : { data: input as InputData, shape: undefined };
+    const { data, shape } = wrapped ? (input as Wrapped) : { data: input as InputData, shape: undefined };
     const elements = elementsOf(port, data);
     if (shape !== undefined) checkShape(port, shape, elements.length);
     return { port, elements, shape };

@@ -7,7 +7,7 @@ import type { Source } from './source.ts';
 let table: Uint32Array | undefined;
 
 /** The bits of every f16 as f32: exact, NaN payloads and subnormals included. */
-function widened(): Uint32Array {
+export function widened(): Uint32Array {
   if (table !== undefined) return table;
   table = new Uint32Array(1 << 16);
   const float = new Float32Array(1);
@@ -22,18 +22,30 @@ function widened(): Uint32Array {
   return table;
 }
 
-/** Copies what `block`, standing at byte `start` of the file, holds of a segment to its place in `memory`. */
-function place(segment: WeightSegment, block: Uint8Array<ArrayBuffer>, start: number, memory: Uint8Array): void {
+/** Takes what `block`, standing at byte `start` of the file, holds of a segment. */
+export type TakeBlock = (segment: WeightSegment, block: Uint8Array<ArrayBuffer>, start: number) => Promise<void>;
+
+/**
+ * Copies what `block`, standing at byte `start` of the file, holds of a segment to its place in `memory`, which starts at
+ * byte `base` of the weight memory.
+ */
+export function place(
+  segment: WeightSegment,
+  block: Uint8Array<ArrayBuffer>,
+  start: number,
+  memory: Uint8Array,
+  base = 0,
+): void {
   const from = Math.max(segment.from, start);
   const to = Math.min(segment.from + segment.bytes, start + block.length);
   if (from >= to) return;
   if (segment.stored === 'raw') {
-    memory.set(block.subarray(from - start, to - start), segment.to + from - segment.from);
+    memory.set(block.subarray(from - start, to - start), segment.to + from - segment.from - base);
     return;
   }
   const wide = widened();
   const halves = new Uint16Array(block.buffer, from - start, (to - from) / 2);
-  const at = memory.byteOffset + segment.to + 2 * (from - segment.from);
+  const at = memory.byteOffset + segment.to + 2 * (from - segment.from) - base;
   const out = new Uint32Array(memory.buffer, at, halves.length);
   for (let i = 0; i < halves.length; i++) out[i] = wide[halves[i]!]!;
 }
@@ -41,14 +53,15 @@ function place(segment: WeightSegment, block: Uint8Array<ArrayBuffer>, start: nu
 /**
  * Fills `memory` from the weight file: one pass, in blocks, hashing one block while the next is read.
  *
- * @param memory    `info.memory` bytes, at an address that is a multiple of 4
+ * @param memory    `info.memory` bytes, at an address that is a multiple of 4; or what takes the blocks instead, each
+ *                  segment's in order
  * @param progress  called with the bytes read so far
  * @throws HeddleError `integrity` naming the file; `source`; or the signal's reason
  */
 export async function loadWeights(
   source: Source,
   info: WeightsInfo,
-  memory: Uint8Array,
+  memory: Uint8Array | TakeBlock,
   signal: AbortSignal,
   progress: (loaded: number) => void,
 ): Promise<void> {
@@ -56,7 +69,9 @@ export async function loadWeights(
   const size = Math.min(info.block, info.bytes);
   const segments = [...info.segments].sort((a, b) => a.from - b.from);
   // Where memory has the layout of the file, it is read straight into place; shared memory cannot be hashed there.
+  const taken = typeof memory === 'function';
   const direct =
+    !taken &&
     memory.buffer instanceof ArrayBuffer &&
     info.bytes <= info.memory &&
     segments.every(({ stored, from, to }) => stored === 'raw' && from === to);
@@ -101,7 +116,8 @@ export async function loadWeights(
       next.catch(() => {});
       while (first < segments.length && segments[first]!.from + segments[first]!.bytes <= start) first++;
       for (let s = first; !direct && s < segments.length && segments[s]!.from < start + got; s++) {
-        place(segments[s]!, block, start, memory);
+        if (taken) await memory(segments[s]!, block, start);
+        else place(segments[s]!, block, start, memory);
       }
       progress(start + got);
     }

@@ -15,25 +15,32 @@ export interface GpuOptions {
 }
 
 /**
- * A WebGPU adapter in Node, from Dawn (`webgpu` on npm). Installs the `GPU*` constants as globals.
+ * WebGPU in Node, from Dawn (`webgpu` on npm): what `navigator.gpu` is in a page. Installs the `GPU*` constants as globals.
+ * It is kept for the life of the process, as its adapters and devices need.
+ */
+export function dawnGpu(options: GpuOptions = {}): GPU {
+  const { driver = hasPackedBrowser ? 'software' : 'native', dawn = [] } = options;
+  if (driver === 'software') useSwiftShader();
+  Object.assign(globalThis, globals);
+  const gpu = create([...dawn]);
+  alive.add(gpu);
+  return gpu;
+}
+
+/**
+ * A WebGPU adapter in Node.
  *
  * Keep the adapter reachable for as long as its devices are used.
  *
  * @throws Error when there is no adapter; tests fail rather than skip without one
  */
 export async function createGpu(options: GpuOptions = {}): Promise<GPUAdapter> {
-  const { driver = hasPackedBrowser ? 'software' : 'native', dawn = [] } = options;
-  if (driver === 'software') useSwiftShader();
-  Object.assign(globalThis, globals);
-  const gpu = create([...dawn]);
-  const adapter = await gpu.requestAdapter();
-  if (adapter === null) {
-    throw new Error(
-      `no WebGPU adapter (driver: ${driver}, VK_ICD_FILENAMES: ${process.env.VK_ICD_FILENAMES ?? 'unset'})`,
-    );
-  }
-  alive.add(gpu);
-  return adapter;
+  const adapter = await dawnGpu(options).requestAdapter();
+  if (adapter !== null) return adapter;
+  const { driver = hasPackedBrowser ? 'software' : 'native' } = options;
+  throw new Error(
+    `no WebGPU adapter (driver: ${driver}, VK_ICD_FILENAMES: ${process.env.VK_ICD_FILENAMES ?? 'unset'})`,
+  );
 }
 
 // Dawn's instance must outlive the adapters and devices made from it.

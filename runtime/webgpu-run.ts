@@ -1,0 +1,215 @@
+/** Runs a program on the device: dispatches in submissions, a look at the signal between them. */
+import type { ProfileRow } from './api.ts';
+import { HeddleError } from './error.ts';
+import { numberOf } from './program.ts';
+import { type Machine, type Realised, RING } from './webgpu-machine.ts';
+import { Stopwatch } from './webgpu-profile.ts';
+import { type GpuLaunch, type GpuProgram, ROW } from './webgpu-program.ts';
+import { BINDING_ALIGN } from './webgpu-weights.ts';
+
+/** Launches in a submission, and submissions that are handed over before the first of them is waited for. */
+const LAUNCHES = 64;
+const AHEAD = 2;
+
+/** What a run adds to its first and last submission. */
+export interface Ends {
+  readonly before: (encoder: GPUCommandEncoder) => void;
+  /** Once every size is known. */
+  readonly after: (encoder: GPUCommandEncoder, symbols: Readonly<Record<string, number>>) => void | Promise<void>;
+}
+
+/** Encodes commands into submissions. */
+class Recorder {
+  readonly #machine: Machine;
+  readonly #check: () => void;
+  readonly #errors: Promise<GPUError | undefined>[] = [];
+  readonly #ahead: Promise<unknown>[] = [];
+  readonly #ring = new Int32Array((RING * BINDING_ALIGN) / 4);
+  #late = 0;
+  #encoder: GPUCommandEncoder | undefined;
+  #pass: GPUComputePassEncoder | undefined;
+  #launches = 0;
+
+  constructor(machine: Machine, check: () => void) {
+    this.#machine = machine;
+    this.#check = check;
+  }
+
+  /** For commands between passes. */
+  get encoder(): GPUCommandEncoder {
+    this.endPass();
+    this.#encoder ??= this.#machine.gpu.device.createCommandEncoder();
+    return this.#encoder;
+  }
+
+  pass(timestampWrites?: GPUComputePassTimestampWrites): GPUComputePassEncoder {
+    if (timestampWrites !== undefined) this.endPass();
+    this.#pass ??= this.encoder.beginComputePass(timestampWrites && { timestampWrites });
+    return this.#pass;
+  }
+
+  endPass(): void {
+    this.#pass?.end();
+    this.#pass = undefined;
+  }
+
+  /** Puts the parameters of one launch where its uniform is read from. @returns the dynamic offset */
+  async late(words: readonly number[]): Promise<number> {
+    if (this.#late === RING) await this.submit();
+    const at = this.#late++ * BINDING_ALIGN;
+    this.#ring.set(words, at / 4);
+    return at;
+  }
+
+  async launched(): Promise<void> {
+    if (++this.#launches >= LAUNCHES) await this.submit();
+  }
+
+  /** Remembers what a scope will say. */
+  note(error: Promise<GPUError | undefined>): void {
+    error.catch(() => {});
+    this.#errors.push(error);
+  }
+
+  /** Hands over what was encoded, and waits while too much is under way. */
+  async submit(): Promise<void> {
+    const { gpu, ring } = this.#machine;
+    const { queue } = gpu.device;
+    const { encoder } = this;
+    this.#encoder = undefined;
+    this.#launches = 0;
+    const { error } = gpu.scoped(() => {
+      if (this.#late > 0) queue.writeBuffer(ring!, 0, this.#ring, 0, (this.#late * BINDING_ALIGN) / 4);
+      queue.submit([encoder.finish()]);
+    });
+    this.#late = 0;
+    this.note(error);
+    const done = queue.onSubmittedWorkDone();
+    done.catch(() => {});
+    this.#ahead.push(done);
+    if (this.#ahead.length > AHEAD) {
+      await gpu.race(this.#ahead.shift()!);
+      this.#check();
+    }
+  }
+
+  /** Waits until everything is done. */
+  async settle(): Promise<void> {
+    await this.#machine.gpu.race(Promise.all(this.#ahead.splice(0)));
+    this.#check();
+  }
+
+  /** @throws HeddleError `memory` or `kernel` for the first thing that the device refused */
+  async verify(): Promise<void> {
+    const { gpu } = this.#machine;
+    const errors = await gpu.race(Promise.all(this.#errors));
+    const message = errors.find((error) => error !== undefined)?.message ?? gpu.fault;
+    if (message === undefined) return;
+    gpu.fault = undefined;
+    throw new HeddleError('kernel', `the GPU refused the run: ${message}`);
+  }
+}
+
+/**
+ * Runs the program once; one call at a time per machine.
+ *
+ * @param check  called between submissions; what it throws ends the run
+ * @returns once everything is handed over: what says whether the device took it, and with `profile` the time per label,
+ * longest first
+ * @throws HeddleError `device` when it is lost, `input` for a counted size outside its bounds
+ */
+export async function executeOnGpu(
+  machine: Machine,
+  program: GpuProgram,
+  { arena, realised }: { readonly arena: GPUBuffer; readonly realised: Realised },
+  ends: Ends,
+  check: () => void,
+  profile: boolean,
+): Promise<{ readonly verified: Promise<void>; readonly rows: readonly ProfileRow[] }> {
+  const { gpu } = machine;
+  const recorder = new Recorder(machine, check);
+  const watch = profile ? await Stopwatch.start(gpu) : undefined;
+  const symbols: Record<string, number> = { ...program.symbols };
+  const done: number[] = [];
+
+  const launch = async (op: GpuLaunch, group: GPUBindGroup): Promise<void> => {
+    const grid = numberOf(op.grid, symbols, op.label);
+    if (grid === 0) return;
+    const { pipeline, uniform } = machine.pipeline(op);
+    let offset = op.block;
+    if (uniform > 0) offset ??= await recorder.late(op.words.map((word) => numberOf(word, symbols, op.label)));
+    const pass = recorder.pass(watch?.next(op.label));
+    pass.setPipeline(pipeline);
+    if (uniform > 0) pass.setBindGroup(0, group, [offset!]);
+    else pass.setBindGroup(0, group);
+    const rows = Math.ceil(grid / ROW);
+    pass.dispatchWorkgroups(rows > 1 ? ROW : grid, rows);
+    if (watch?.full) {
+      watch.resolve(recorder.encoder);
+      await recorder.submit();
+      await recorder.settle();
+      await watch.collect();
+    } else await recorder.launched();
+  };
+
+  /** The i32 at byte `at` of the arena, once all launches before are done. */
+  const look = async (at: number): Promise<number> => {
+    const staging = await machine.staging(16);
+    recorder.encoder.copyBufferToBuffer(arena, at, staging, 0, 4);
+    await recorder.submit();
+    await gpu.race(staging.mapAsync(1, 0, 4));
+    const value = new Int32Array(staging.getMappedRange(0, 4))[0]!;
+    staging.unmap();
+    check();
+    return value;
+  };
+
+  const steps = async (): Promise<void> => {
+    check();
+    const { ops } = program;
+    recorder.note(gpu.scoped(() => ends.before(recorder.encoder)).error);
+    for (let pc = 0; pc < ops.length; ) {
+      const at = pc++;
+      const op = ops[at]!;
+      if (op.kind === 'launch') await launch(op, realised.groups[at]!);
+      else if (op.kind === 'enter') {
+        const trips = numberOf(op.trips, symbols, op.symbol);
+        done[at] = 0;
+        if (trips === 0) pc = op.end;
+        else symbols[op.symbol] = op.reverse ? trips - 1 : 0;
+      } else if (op.kind === 'next') {
+        const loop = ops[op.start]!;
+        if (loop.kind !== 'enter') continue;
+        const trips = numberOf(loop.trips, symbols, loop.symbol);
+        const i = ++done[op.start]!;
+        if (i < trips) {
+          symbols[loop.symbol] = loop.reverse ? trips - 1 - i : i;
+          pc = op.start + 1;
+        } else delete symbols[loop.symbol];
+      } else if (op.kind === 'unless') {
+        if ((await look(op.at)) === 0) pc = op.target;
+      } else if (op.kind === 'count') {
+        const [count, most] = [await look(op.at), numberOf(op.max, symbols, op.symbol)];
+        if (count < op.min || count > most) {
+          const range = `${op.min} … ${most}`;
+          throw new HeddleError('input', `size "${op.symbol}" is ${count} by the data; the bundle takes ${range}.`);
+        }
+        symbols[op.symbol] = count;
+      } else pc = op.target;
+    }
+  };
+
+  try {
+    await steps();
+    watch?.resolve(recorder.encoder);
+    await ends.after(recorder.encoder, symbols);
+    await recorder.submit();
+    const verified = recorder.verify();
+    verified.catch(() => {});
+    if (watch) await recorder.settle();
+    await watch?.collect();
+    return { verified, rows: watch?.rows() ?? [] };
+  } finally {
+    watch?.close();
+  }
+}

@@ -1,0 +1,86 @@
+/** A GPU whose adapters and devices tell what is made of them, and pretend to be smaller or weaker than they are. */
+import { dawnGpu } from './swiftshader.ts';
+
+/** What a device has been asked for. */
+export interface Counted {
+  readonly device: GPUDevice;
+  readonly made: GPUBuffer[];
+  readonly destroyed: GPUBuffer[];
+  pipelines: number;
+  submissions: number;
+}
+
+export interface CountedGpu {
+  readonly gpu: GPU;
+  readonly devices: Counted[];
+}
+
+export interface Pretence {
+  /** No adapter at all. */
+  readonly none?: boolean;
+  readonly limits?: Readonly<Record<string, number>>;
+  /** Features that are hidden. */
+  readonly without?: readonly string[];
+  /** Called with each device before it is handed out. */
+  readonly onDevice?: (counted: Counted) => void;
+}
+
+/** Counts what a device makes. */
+export function countDevice(device: GPUDevice): Counted {
+  const counted: Counted = { device, made: [], destroyed: [], pipelines: 0, submissions: 0 };
+  const createBuffer = device.createBuffer.bind(device);
+  device.createBuffer = (descriptor) => {
+    const buffer = createBuffer(descriptor);
+    counted.made.push(buffer);
+    const destroy = buffer.destroy.bind(buffer);
+    buffer.destroy = () => {
+      counted.destroyed.push(buffer);
+      return destroy();
+    };
+    return buffer;
+  };
+  const createPipeline = device.createComputePipelineAsync.bind(device);
+  device.createComputePipelineAsync = (descriptor) => {
+    counted.pipelines++;
+    return createPipeline(descriptor);
+  };
+  const { queue } = device;
+  const submit = queue.submit.bind(queue);
+  queue.submit = (commands) => {
+    counted.submissions++;
+    return submit(commands);
+  };
+  Object.defineProperty(device, 'queue', { value: queue });
+  return counted;
+}
+
+/** @throws Error when there is no adapter, unless that is the pretence */
+export function countedGpu(pretence: Pretence = {}): CountedGpu {
+  const real = dawnGpu();
+  const devices: Counted[] = [];
+  const adapterOf = (adapter: GPUAdapter): GPUAdapter => {
+    const limits: Record<string, number> = {};
+    for (const name in adapter.limits) limits[name] = (adapter.limits as unknown as Record<string, number>)[name]!;
+    const features = new Set([...adapter.features].filter((name) => !pretence.without?.includes(name)));
+    return {
+      info: adapter.info,
+      features,
+      limits: { ...limits, ...pretence.limits } as unknown as GPUSupportedLimits,
+      async requestDevice(descriptor?: GPUDeviceDescriptor) {
+        const counted = countDevice(await adapter.requestDevice(descriptor));
+        devices.push(counted);
+        pretence.onDevice?.(counted);
+        return counted.device;
+      },
+    } as unknown as GPUAdapter;
+  };
+  const gpu = {
+    async requestAdapter(options?: GPURequestAdapterOptions) {
+      if (pretence.none) return null;
+      const adapter = await real.requestAdapter(options);
+      if (adapter === null) throw new Error('no WebGPU adapter; these tests need one');
+      return adapterOf(adapter);
+    },
+  } as GPU;
+  return { gpu, devices };
+}
