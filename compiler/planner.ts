@@ -3,7 +3,7 @@ import { sizeOf as bytesOfType, type Scalar } from '../ir/dtype.ts';
 import type { Expr, Sym } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
-import { ceildiv, literal, min, mul } from '../ir/scalar.ts';
+import { ceildiv, literal, mul, symbolsOf } from '../ir/scalar.ts';
 import { asExpr, type Dim, elements } from '../ir/type.ts';
 import type { Address, BufferInfo, Count, EntryPlan, Launch, Port, Size, Step } from '../runtime/manifest.ts';
 import { notEmpty } from './buffers.ts';
@@ -47,6 +47,10 @@ export class Planner {
   private readonly lives: Life[] = [];
   private readonly sizes: Dim[] = [];
   private readonly capacities = new Capacities();
+  /** Counted sizes that steps have bound. */
+  private readonly bound = new Set<Expr>();
+  /** Counts that are bounded by counted sizes, or must equal them, while those are not all bound. */
+  private readonly checks: { readonly exact: Expr; readonly all: boolean; at(): Address }[] = [];
   private loops = 0;
   private scratch = 0;
   /** The top-level step being planned: everything inside a loop or branch counts as that one step. */
@@ -111,17 +115,30 @@ export class Planner {
    * there before anything runs where there is no region.
    */
   *counts({ counted, isStatic }: Partition, written: Region | undefined, places: Places): Generator<Count> {
-    const done = new Set<Dim>();
-    for (const { size, count, capacity } of counted) {
-      if (typeof size !== 'number') this.capacities.add(size, capacity);
+    for (const { size, capacity } of counted) if (typeof size !== 'number') this.capacities.add(size, capacity);
+    for (const { size, count, capacity, all } of counted) {
       const here = written ? written.outputs.includes(count) : isStatic(count) || count.op.name === 'input';
-      if (!here || done.has(size)) continue;
-      done.add(size);
-      const [name, min, max] =
-        typeof size === 'number' ? [this.loopSymbol(), size, literal(size)] : boundsOfSymbol(size, capacity);
-      this.sizes.push(max);
-      const most = sizeOf(this.capacities.roomFor(max));
-      yield { count: name, at: this.read(count, places, isStatic), min, max: most };
+      if (!here) continue;
+      const at = (): Address => this.read(count, places, isStatic);
+      if (typeof size === 'number') yield { count: this.loopSymbol(), at: at(), min: size, max: size };
+      else if (!this.bound.has(size)) {
+        this.bound.add(size);
+        const { name, min: least } = size.arg as Sym;
+        const room = this.capacities.roomFor(size);
+        this.sizes.push(room);
+        yield { count: name, at: at(), min: least, max: sizeOf(room) };
+      }
+      // The exact bound may be a size that is not counted yet.
+      const exact = asExpr(capacity);
+      if (all || this.capacities.mentions(exact)) this.checks.push({ exact, all, at });
+    }
+    for (const check of [...this.checks]) {
+      const waits = symbolsOf(check.exact).some((s) => (s.arg as Sym).counted && !this.bound.has(s));
+      if (waits) continue;
+      this.checks.splice(this.checks.indexOf(check), 1);
+      this.sizes.push(check.exact);
+      const max = sizeOf(check.exact);
+      yield { count: this.loopSymbol(), at: check.at(), min: check.all ? max : 0, max };
     }
   }
 
@@ -231,11 +248,6 @@ export class Planner {
       });
   }
 }
-
-const boundsOfSymbol = (symbol: Expr, capacity: Dim): [name: string, min: number, max: Expr] => {
-  const { name, min: least, max: most } = symbol.arg as Sym;
-  return [name, least, min(asExpr(capacity), most)];
-};
 
 function port(name: string, v: Value, places: Places, doc: string): Port {
   const address = places.get(v);

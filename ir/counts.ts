@@ -16,6 +16,8 @@ export interface CountedSize {
   readonly count: Value;
   /** Most that can be: the extent of what is counted. */
   readonly capacity: Dim;
+  /** Whether it must be as many. */
+  readonly all: boolean;
 }
 
 const LARGEST = 2 ** 31 - 1;
@@ -49,7 +51,7 @@ export function countedBy(v: Value): CountedSize {
   const [x, count] = v.inputs as [Value, Value];
   if (x.type.kind === 'tuple') throw new TypeError('counted reads a value with several results');
   const axis = Number(v.attrs.axis);
-  return { size: v.attrs.size as Dim, count, capacity: x.type.shape.at(axis)! };
+  return { size: v.attrs.size as Dim, count, capacity: x.type.shape.at(axis)!, all: v.attrs.all === true };
 }
 
 /** The symbols in the types and attributes of a value, bodies included. */

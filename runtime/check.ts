@@ -123,7 +123,7 @@ function checkSteps(
       nested(step.then, `${where}.then`, new Set(names));
       nested(step.else, `${where}.else`, new Set(names));
     } else if ('count' in step) {
-      shape({ count: text, at: address, min: nat(), max: expr })(step, where);
+      shape({ count: text, at: address, min: expr, max: expr })(step, where);
       if (names.has(step.count as string)) fail(`${where}.count`, step.count, 'a new symbol');
       names.add(step.count as string);
     } else shape({ from: address, to: address, bytes: expr })(step, where);

@@ -124,11 +124,11 @@ export async function execute(
       if (new Uint8Array(memory.buffer)[numberOf(op.at, symbols, 'an offset')] === 0) pc = op.target;
     } else if (op.kind === 'count') {
       const count = new DataView(memory.buffer).getInt32(numberOf(op.at, symbols, 'an offset'), true);
-      const most = numberOf(op.max, symbols, op.symbol);
-      if (count < op.min || count > most) {
+      const [least, most] = [numberOf(op.min, symbols, op.symbol), numberOf(op.max, symbols, op.symbol)];
+      if (count < least || count > most) {
         throw new HeddleError(
           'input',
-          `size "${op.symbol}" is ${count} by the data; the bundle takes ${op.min} … ${most}.`,
+          `size "${op.symbol}" is ${count} by the data; the bundle takes ${least} … ${most}.`,
         );
       }
       symbols[op.symbol] = count;

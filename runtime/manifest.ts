@@ -92,12 +92,13 @@ export interface Copy {
 /**
  * Binds a size that the program has counted: the i32 at `at` becomes the value of symbol `count` in all later steps of the
  * list and inside them (parameters, grids, chunks, trips, offsets, lengths) and, on the top level, in the shapes of outputs.
- * A number outside `min` … `max` ends the run. Buffers never mention such symbols: they have room for `max`.
+ * A number outside `min` … `max` ends the run. Buffers never mention such symbols: they have room for `max`. A symbol that
+ * nobody mentions makes the step a mere check.
  */
 export interface Count {
   readonly count: string;
   readonly at: Address;
-  readonly min: number;
+  readonly min: Size;
   readonly max: Size;
 }
 

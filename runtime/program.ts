@@ -36,7 +36,7 @@ export type Op =
   | { readonly kind: 'next'; readonly start: number }
   | { readonly kind: 'unless'; readonly at: Num; target: number }
   | { readonly kind: 'jump'; target: number }
-  | { readonly kind: 'count'; readonly symbol: string; readonly at: Num; readonly min: number; readonly max: Num };
+  | { readonly kind: 'count'; readonly symbol: string; readonly at: Num; readonly min: Num; readonly max: Num };
 
 export interface PortPlace {
   readonly port: Port;
@@ -161,8 +161,8 @@ export function bindProgram(plan: EntryPlan, symbols: Symbols, weightBytes: numb
         emit(step.else);
         jump.target = ops.length;
       } else if ('count' in step) {
-        const max = num(step.max, 0, 2 ** 31 - 1, `the most of ${step.count}`);
-        ops.push({ kind: 'count', symbol: step.count, at: address(step.at, 4), min: step.min, max });
+        const [min, max] = [step.min, step.max].map((size) => num(size, 0, 2 ** 31 - 1, `a bound of ${step.count}`));
+        ops.push({ kind: 'count', symbol: step.count, at: address(step.at, 4), min: min!, max: max! });
       } else {
         const length = num(step.bytes, 0, MAX_MEMORY, 'the length of a copy');
         const least = typeof length === 'number' ? length : 0;

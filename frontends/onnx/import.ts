@@ -8,9 +8,11 @@ import { countOf, type Nd } from '../../ir/nd.ts';
 import { input, param, projectAll } from '../../ir/ops/structural.ts';
 import type { WeightStore, WeightTensor } from '../../ir/weights.ts';
 import { controlOf, type Reading } from './control.ts';
+import { Counting } from './counting.ts';
 import { folded, onSizes } from './fold.ts';
 import { computed, type Item, literalItem, stored } from './item.ts';
 import { entryOf } from './mapping.ts';
+import { metOperands } from './meet.ts';
 import { Node, nodeLabel, type Results } from './node.ts';
 import { orderedNodes } from './order.ts';
 import {
@@ -96,6 +98,7 @@ class Importer implements Reading {
   private readonly external: ExternalData;
   private readonly options: ImportOptions;
   private readonly symbols: Symbols;
+  private readonly counting: Counting;
   private readonly functions: ReadonlyMap<string, OnnxFunction>;
   private readonly tensors = new Map<string, { readonly tensor: OnnxTensor; readonly what: string }>();
   private nodes = 0;
@@ -108,6 +111,7 @@ class Importer implements Reading {
     this.options = options;
     this.maxTrips = options.maxTrips;
     this.symbols = new Symbols(options.dims ?? {});
+    this.counting = new Counting(this.symbols);
     this.functions = new Map(proto.functions.map((f) => [functionKey(f.domain, f.name, f.overload), f]));
   }
 
@@ -143,7 +147,7 @@ class Importer implements Reading {
     const outputs = results.map((item, i) => [proto.graph.outputs[i]!.name, item.value()] as const);
     if (new Set(outputs.map(([key]) => key)).size !== outputs.length)
       fail('name', `${source}: two outputs of the graph have one name`, { help: 'export the model again' });
-    const main = graph(name, inputs, outputs);
+    const main = this.counting.anchored(graph(name, inputs, outputs));
     const doc = proto.graph.doc || proto.doc;
     return {
       model: { name, ...(doc ? { doc } : {}), entries: { main } },
@@ -254,7 +258,7 @@ class Importer implements Reading {
     while (items.length > 0 && items.at(-1) === undefined) items.pop();
     const callee = this.functions.get(functionKey(proto.domain, proto.op, proto.overload));
     if (callee) return this.call(callee, proto, items, scope);
-    const n = new Node(proto, opset ?? 1, items, this.external);
+    const n = new Node(proto, opset ?? 1, items, this.counting, this.external);
     const control = controlOf(proto.domain, proto.op);
     if (control) return control(n, scope, this);
     if (proto.op === 'Constant' && proto.domain === '' && n.hasAttribute('value')) {
@@ -262,12 +266,13 @@ class Importer implements Reading {
       return [this.tensor(tensor, proto.outputs[0] ?? proto.name, label, scope)];
     }
     const run = (operands: readonly (Item | undefined)[]): Item[] =>
-      this.entry(new Node(proto, n.opset, operands, this.external));
+      this.entry(new Node(proto, n.opset, operands, this.counting, this.external));
     return onSizes(n, run) ?? run(items);
   }
 
   /** The node through its entry; results of literals are literals. */
-  private entry(n: Node): Item[] {
+  private entry(given: Node): Item[] {
+    const n = metOperands(given);
     const entry = entryOf(n.proto.domain, n.proto.op) ?? n.fail('the operator is not supported');
     const results = resultsOf(entry(n));
     n.finish();

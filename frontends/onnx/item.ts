@@ -1,14 +1,15 @@
 /** What a name of an ONNX graph stands for while the graph is read. */
 import { fail } from '../../ir/diagnostic.ts';
 import type { Scalar } from '../../ir/dtype.ts';
+import type { Sym } from '../../ir/expr.ts';
 import type { Value } from '../../ir/graph.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { countOf, type Nd, nd } from '../../ir/nd.ts';
-import { add, cast } from '../../ir/ops/elementwise.ts';
+import { add, cast, floorDiv, floorMod, maximum, minimum, mul, sub as subtract } from '../../ir/ops/elementwise.ts';
 import { reduceSum } from '../../ir/ops/reduce.ts';
 import { concat, expand, reshape } from '../../ir/ops/shape.ts';
 import { constant, scalar } from '../../ir/ops/structural.ts';
-import { sub } from '../../ir/scalar.ts';
+import { sub, symbolsOf } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
 import { asExpr, type Dim, dim, type TensorType, tensor } from '../../ir/type.ts';
 
@@ -81,9 +82,28 @@ export function sizesItem(dtype: Scalar, shape: readonly number[], given: readon
   };
 }
 
+const ARITHMETIC: Readonly<Record<string, (operands: readonly Value[]) => Value>> = {
+  add: (x) => add(x),
+  sub: (x) => subtract(x),
+  mul: (x) => mul(x),
+  div: (x) => floorDiv(x),
+  floordiv: (x) => floorDiv(x),
+  rem: (x) => floorMod(x),
+  floormod: (x) => floorMod(x),
+  min: (x) => minimum(x),
+  max: (x) => maximum(x),
+};
+
 /** A size as a scalar that kernels can read: so many ones, added up. */
 function sizeValue(size: Dim, dtype: Scalar): Value {
   if (typeof size === 'number') return scalar(size, dtype);
+  const arithmetic = ARITHMETIC[size.op];
+  // Sizes that the data decide are asked for one by one, so that what counts them can be found.
+  if (arithmetic && symbolsOf(size).some((s) => (s.arg as Sym).counted)) {
+    const [a, b] = size.args.map((e) => sizeValue(dim(e), 'i64')) as [Value, Value];
+    const value = arithmetic([a, b]);
+    return dtype === 'i64' ? value : cast([value], { to: dtype });
+  }
   const least = boundsOf(asExpr(size))[0];
   const count = least < 0 ? dim(sub(asExpr(size), least)) : size;
   const sum = reduceSum([expand([scalar(1, 'i64')], { shape: [count] })], { axes: [0] });

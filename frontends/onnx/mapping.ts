@@ -4,6 +4,7 @@ import { allOps, makeValue, type OpDef } from '../../ir/op.ts';
 import '../../ir/ops/all.ts';
 import { activations } from './import-only-activation.ts';
 import { attentions } from './import-only-attention.ts';
+import { dynamic } from './import-only-dynamic.ts';
 import { linear } from './import-only-linear.ts';
 import { losses } from './import-only-loss.ts';
 import { microsoft } from './import-only-microsoft.ts';
@@ -24,6 +25,7 @@ import type { Entries, Entry, Node } from './node.ts';
 const importOnly: Entries = {
   ...activations,
   ...attentions,
+  ...dynamic,
   ...losses,
   ...linear,
   ...microsoft,

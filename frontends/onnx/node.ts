@@ -3,6 +3,7 @@ import { type Diagnostic, fail } from '../../ir/diagnostic.ts';
 import { topoOrder, type Value } from '../../ir/graph.ts';
 import type { Nd } from '../../ir/nd.ts';
 import type { Dim, Shape, TensorType } from '../../ir/type.ts';
+import type { Counting } from './counting.ts';
 import type { Item } from './item.ts';
 import type { OnnxAttribute, OnnxGraph, OnnxNode } from './proto.ts';
 import { type ExternalData, ndOf, scalarOf, weightOf } from './tensor.ts';
@@ -24,14 +25,28 @@ export class Node {
   /** Version of the node's domain. */
   readonly opset: number;
   readonly items: readonly (Item | undefined)[];
+  /** Of the whole model. */
+  readonly counting: Counting;
   private readonly external: ExternalData;
   private readonly read = new Set<string>();
 
-  constructor(proto: OnnxNode, opset: number, items: readonly (Item | undefined)[], external: ExternalData) {
+  constructor(
+    proto: OnnxNode,
+    opset: number,
+    items: readonly (Item | undefined)[],
+    counting: Counting,
+    external: ExternalData,
+  ) {
     this.proto = proto;
+    this.counting = counting;
     this.opset = opset;
     this.items = items;
     this.external = external;
+  }
+
+  /** The same node on other operands. */
+  on(items: readonly (Item | undefined)[]): Node {
+    return new Node(this.proto, this.opset, items, this.counting, this.external);
   }
 
   get label(): string {
@@ -103,6 +118,15 @@ export class Node {
   }
 
   // Results
+
+  /** The first `count` elements (one i32) of values along an axis: a new size, named after this node's result. */
+  cut(
+    values: readonly Value[],
+    count: Value,
+    options: { readonly axis?: number; readonly min?: number } = {},
+  ): Value[] {
+    return this.counting.cut(this.proto.outputs[0] || this.proto.op, values, count, options);
+  }
 
   /** Whether result `i` is read or is an output. */
   wants(i: number): boolean {

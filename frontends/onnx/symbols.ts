@@ -48,6 +48,11 @@ export class Symbols {
       });
   }
 
+  /** A name for a size that no file mentions, like no other. */
+  fresh(name: string): string {
+    return this.identifier(name);
+  }
+
   private identifier(name: string): string {
     const plain = name.replaceAll(/[^A-Za-z0-9_]+/g, '_').replace(/^(?=[0-9]|$)/, '_');
     let id = plain;

@@ -23,6 +23,7 @@ export const counted = defineOp({
   attrs: {
     axis: opt.int(0, 'axis that is cut, from the start'),
     size: attr.dim('a symbol of its own; a number where the size is known after all'),
+    all: opt.bool(false, 'all elements of x must count: a size that is known in another way gets this name'),
   },
   type: ([x, count], { axis, size }) => {
     if (count!.dtype !== 'i32' || count!.shape.length !== 0)
@@ -40,12 +41,12 @@ export const counted = defineOp({
     );
   },
   axes: ([x]) => [x!.shape.map((_, i) => i), []],
-  eval: ([x, count], { axis, size }, cx) => {
+  eval: ([x, count], { axis, size, all }, cx) => {
     const { shape } = cx.types[0]!;
     if (count!.data[0] !== shape[axis])
       fail('range', `counted: ${printDim(size)} is ${shape[axis]}, but ${count!.data[0]} elements count`);
-    if (shape[axis]! > x!.shape[axis]!)
-      fail('range', `counted: ${shape[axis]} elements count, more than the ${x!.shape[axis]} that there are`);
+    if (shape[axis]! > x!.shape[axis]! || (all && shape[axis]! < x!.shape[axis]!))
+      fail('range', `counted: ${shape[axis]} elements count of the ${x!.shape[axis]} that there are`);
     const strides = rowMajor(x!.shape);
     return generate(x!.dtype, shape, (at) => x!.data[at.reduce((n, c, i) => n + c * strides[i]!, 0)]!);
   },

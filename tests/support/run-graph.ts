@@ -150,8 +150,8 @@ class Execution {
       for (const inner of taken) this.step(inner, launch);
     } else if ('count' in step) {
       const count = new DataView(this.memory.buffer).getInt32(this.address(step.at), true);
-      const most = sizeOf(step.max, this.symbols);
-      if (count < step.min || count > most) throw new Error(`${step.count} is ${count}, outside ${step.min}..${most}`);
+      const [least, most] = [sizeOf(step.min, this.symbols), sizeOf(step.max, this.symbols)];
+      if (count < least || count > most) throw new Error(`${step.count} is ${count}, outside ${least}..${most}`);
       this.symbols[step.count] = count;
     } else {
       const [from, to] = [this.address(step.from), this.address(step.to)];

@@ -1,0 +1,108 @@
+/** Sizes that the data decide: their names, which are unique in the model, and what counts them. */
+import { countedIn, countedSize, symbolsIn } from '../../ir/counts.ts';
+import type { Expr } from '../../ir/expr.ts';
+import { type Graph, graph, graphValues, topoOrder, typeOf, type Value } from '../../ir/graph.ts';
+import { makeValue } from '../../ir/op.ts';
+import { counted } from '../../ir/ops/counted.ts';
+import type { Dim } from '../../ir/type.ts';
+import type { Symbols } from './symbols.ts';
+
+/** How often one value is counted: the same mask is often asked for its positions in several places. */
+type Known = Map<string, readonly Value[]>;
+
+export class Counting {
+  private readonly symbols: Symbols;
+  private readonly counts = new Map<Expr, { readonly count: Value; readonly capacity: Dim }>();
+  private readonly known = new WeakMap<Value, Known>();
+
+  constructor(symbols: Symbols) {
+    this.symbols = symbols;
+  }
+
+  /**
+   * The first `count` elements of each value along an axis, all of one new size.
+   * @param hint what the size is named after
+   * @param min least count that will ever be met
+   */
+  cut(hint: string, values: readonly Value[], count: Value, { axis = 0, min = 0 } = {}): Value[] {
+    const capacity = typeOf(values[0]!).shape[axis]!;
+    const size = countedSize(this.symbols.fresh(`${hint}_count`), capacity, { min });
+    this.counts.set(size, { count, capacity });
+    return values.map((x) => counted([x, count], { axis, size }, { name: hint }));
+  }
+
+  /** `x` with an axis that must have as many elements as were counted; running it fails where it has not. */
+  align(x: Value, axis: number, size: Expr): Value {
+    const found = this.counts.get(size);
+    return found ? counted([x, found.count], { axis, size, all: true }) : x;
+  }
+
+  /**
+   * Operands whose sizes meet: where one is counted and another is not known to be the same, it is declared to be.
+   * @param axes for each operand, the axes that meet, the same number for those that do; undefined for none
+   */
+  meeting(operands: readonly Value[], axes: readonly (readonly (number | undefined)[])[]): Value[] {
+    const sizes = new Map<number, Expr>();
+    const each = (visit: (axis: number, size: Dim, n: number, i: number) => void): void =>
+      axes.forEach((list, n) => {
+        list.forEach((axis, i) => {
+          const size = typeOf(operands[n]!).shape[i]!;
+          if (axis !== undefined && size !== 1) visit(axis, size, n, i);
+        });
+      });
+    each((axis, size) => {
+      if (typeof size !== 'number' && this.counts.has(size) && !sizes.has(axis)) sizes.set(axis, size);
+    });
+    const out = [...operands];
+    each((axis, size, n, i) => {
+      const wanted = sizes.get(axis);
+      if (wanted && wanted !== size) out[n] = this.align(out[n]!, i, wanted);
+    });
+    return out;
+  }
+
+  /** What `make` gave for the same value the first time, so that what is counted alike has one size. */
+  once(of: Value, what: string, make: () => readonly Value[]): readonly Value[] {
+    let known = this.known.get(of);
+    if (!known) {
+      known = new Map();
+      this.known.set(of, known);
+    }
+    const values = known.get(what) ?? make();
+    known.set(what, values);
+    return values;
+  }
+
+  /**
+   * A graph in which every size that it counts has its count, also where only the size is asked for: what is stretched to
+   * such a size, or numbered up to it, is cut to it instead.
+   */
+  anchored(g: Graph): Graph {
+    const all = graphValues(g);
+    const defined = new Set<Dim>(countedIn(g).map(({ size }) => size));
+    const lost = new Set(all.flatMap((v) => [...symbolsIn(v)]).filter((s) => this.counts.has(s) && !defined.has(s)));
+    if (lost.size === 0) return g;
+    const done = new Map<Value, Value>();
+    for (const v of all) {
+      const inputs = v.inputs.map((x) => done.get(x)!);
+      const same = inputs.every((x, i) => x === v.inputs[i]) ? v : { ...v, inputs };
+      done.set(v, this.source(same, lost, g) ?? same);
+    }
+    const outputs = [...g.outputs].map(([name, v]) => [name, done.get(v)!] as const);
+    // The counts that have come in may themselves mention sizes.
+    return this.anchored(graph(g.name, g.inputs, outputs));
+  }
+
+  private source(v: Value, lost: Set<Expr>, g: Graph): Value | undefined {
+    if (v.op.name !== 'expand' && v.op.name !== 'iota') return undefined;
+    const shape = v.attrs.shape as readonly Dim[];
+    const axis = shape.findIndex((d) => typeof d !== 'number' && lost.has(d));
+    const size = shape[axis] as Expr | undefined;
+    const found = size && this.counts.get(size);
+    if (!found || topoOrder([found.count]).some((x) => x.op.name === 'input' && !g.inputs.includes(x)))
+      return undefined;
+    lost.delete(size);
+    const whole = makeValue(v.op, v.inputs, { ...v.attrs, shape: shape.with(axis, found.capacity) });
+    return counted([whole, found.count], { axis, size }, v);
+  }
+}
