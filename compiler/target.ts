@@ -37,7 +37,7 @@ export const WASM_RELAXED: Target = {
   lanes: 4,
   fma: true,
   tile: { rows: 6, columns: 8, unroll: 2, fence: 'row' },
-  integerTile: { rows: 4, columns: 8, unroll: 1, fence: 'none' },
+  integerTile: { rows: 5, columns: 8, unroll: 4, fence: 'row' },
   rowBlock: 198,
   attentionRows: 24,
 };

@@ -2,6 +2,7 @@
 import { canonicalize } from './canonicalize.ts';
 import { foldConstants } from './fold-constants.ts';
 import { fuseAttention } from './fuse-attention.ts';
+import { integerProducts } from './integer-products.ts';
 import { mergeProjections } from './merge-projections.ts';
 import type { Pass } from './pass.ts';
 import { raise } from './raise.ts';
@@ -13,6 +14,7 @@ const PIPELINE: readonly Pass[] = [
   canonicalize, // numbers that have just been computed move to the right, and identities among them disappear
   raise, // before anything reads softmax or normalisations
   fuseAttention, // takes scales off the queries, which then are plain projections
+  integerProducts, // an attention of dequantised queries and keys stays one
   mergeProjections, // sees which projections only feed an attention
   canonicalize, // slices and reshapes that the passes above left behind meet
 ];
