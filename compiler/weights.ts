@@ -17,7 +17,7 @@ const PANEL = 8;
 const ALIGN = 64;
 const MOST_BYTES = 2 ** 32;
 /** Bytes that are hashed at a time: the runtime holds four such blocks while it loads (two read, two copied). */
-const BLOCK = 3 << 20;
+const BLOCK = 1 << 19;
 
 type Data = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
 
