@@ -2,6 +2,7 @@
 import { CompileError } from '../ir/diagnostic.ts';
 import type { Graph, Value } from '../ir/graph.ts';
 import { verifyGraph } from '../ir/verify.ts';
+import type { MaskOptions } from './mask-options.ts';
 import { type ValidateOptions, Validator } from './validate.ts';
 
 /** A meaning-preserving rewrite of a graph. Its name is also the name of its file, its golden folder and its CLI flag. */
@@ -17,6 +18,8 @@ export interface PassContext {
   remark(kind: RemarkKind, at: Value, why: string): void;
   /** Takes one rewrite from the budget; false when none is left. Absent: there is no budget. */
   mayRewrite?(): boolean;
+  /** What is known and wanted of masks. */
+  readonly masks?: MaskOptions | undefined;
 }
 
 export type RemarkKind = 'applied' | 'missed';
@@ -35,6 +38,8 @@ export interface RunOptions {
   readonly remark?: ((remark: Remark) => void) | undefined;
   /** Runs the reference interpreter on seeded values after each pass that changed something. Default false. */
   readonly validate?: boolean | ValidateOptions | undefined;
+  /** What is known and wanted of masks. */
+  readonly masks?: MaskOptions | undefined;
   /** Rewrites allowed in all, over the whole pipeline: bisects a miscompile. Default no limit. */
   readonly stopAfter?: number | undefined;
 }
@@ -46,14 +51,15 @@ export interface RunOptions {
  *   what the graph computes; both name the pass
  */
 export function runPasses(graph: Graph, pipeline: readonly Pass[], options: RunOptions = {}): Graph {
-  const { observe, remark, validate = false, stopAfter = Infinity } = options;
+  const { observe, remark, validate = false, stopAfter = Infinity, masks } = options;
   let left = stopAfter;
   const mayRewrite = (): boolean => left > 0 && left-- > 0;
   const validator = validate === false ? undefined : new Validator(graph, validate === true ? {} : validate);
   let current = graph;
   for (const pass of pipeline) {
     const before = current;
-    current = pass.run(before, { remark: (kind, at, why) => remark?.({ pass: pass.name, kind, at, why }), mayRewrite });
+    const note: PassContext['remark'] = (kind, at, why) => remark?.({ pass: pass.name, kind, at, why });
+    current = pass.run(before, { remark: note, mayRewrite, masks });
     if (current !== before) {
       verified(current, pass);
       validator?.check(current, pass.name);

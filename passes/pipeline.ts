@@ -1,6 +1,7 @@
 /** THE ordered list of passes. */
 import { canonicalize } from './canonicalize.ts';
 import { foldConstants } from './fold-constants.ts';
+import { foldMasks } from './fold-masks.ts';
 import { fuseAttention } from './fuse-attention.ts';
 import { integerProducts } from './integer-products.ts';
 import { mergeProjections } from './merge-projections.ts';
@@ -15,6 +16,7 @@ const PIPELINE: readonly Pass[] = [
   raise, // before anything reads softmax or normalisations
   fuseAttention, // takes scales off the queries, which then are plain projections
   integerProducts, // an attention of dequantised queries and keys stays one
+  foldMasks, // reads what attentions are masked with, which then need not be computed
   mergeProjections, // sees which projections only feed an attention
   canonicalize, // slices and reshapes that the passes above left behind meet
 ];

@@ -72,7 +72,12 @@ export class Validator {
     const fill = (name: string, type: TensorType, isParam: boolean): Nd =>
       fillTensor(`${isParam ? 'param' : 'input'} ${name}`, type, bind, integers, isParam, this.#options.seed ?? 0);
     const inputs = Object.fromEntries(
-      graph.inputs.map((v) => [inputName(v), fill(inputName(v), v.type as TensorType, false)]),
+      graph.inputs.map((v) => {
+        const type = v.type as TensorType;
+        if (v.attrs.binary !== true) return [inputName(v), fill(inputName(v), type, false)];
+        const bits = fill(inputName(v), { ...type, dtype: 'bool' }, false);
+        return [inputName(v), nd(type.dtype, bits.shape, bits.data)];
+      }),
     );
     return evaluate(graph, { inputs, params: (name, type) => fill(name, type, true), symbols: this.#sizes });
   }

@@ -126,9 +126,14 @@ export function compareGraphs(before: Graph, after: Graph): string | undefined {
 function compareOn(before: Graph, after: Graph, integers: number): string | undefined {
   const fill = (name: string, type: TensorType): Nd => fillTensor(name, type, integers);
   const inputs = Object.fromEntries(
-    before.inputs.map((v) => [String(v.attrs['name']), fill(`input ${String(v.attrs['name'])}`, v.type as TensorType)]),
+    before.inputs.map((v) => {
+      const [name, type] = [String(v.attrs.name), v.type as TensorType];
+      if (v.attrs.binary !== true) return [name, fill(`input ${name}`, type)];
+      const bits = fill(`input ${name}`, { ...type, dtype: 'bool' });
+      return [name, nd(type.dtype, bits.shape, bits.data)];
+    }),
   );
-  const kept = new Set(after.inputs.map((v) => String(v.attrs['name'])));
+  const kept = new Set(after.inputs.map((v) => String(v.attrs.name)));
   const rest = Object.fromEntries(Object.entries(inputs).filter(([name]) => kept.has(name)));
   const [a, b] = [evaluate(before, { inputs, params: fill }), evaluate(after, { inputs: rest, params: fill })];
   if (Object.keys(a).join() !== Object.keys(b).join())

@@ -1,0 +1,150 @@
+/**
+ * What a constant tensor says, in words: a range, a triangle, a band, a block diagonal. Descriptions are checked against
+ * every element, so a tensor is either described exactly or not at all.
+ */
+import type { Expr } from '../ir/expr.ts';
+import { type Nd, rowMajor } from '../ir/nd.ts';
+import * as s from '../ir/scalar.ts';
+
+/** Tensors of more different numbers are ranges or nothing. */
+const MOST_LEVELS = 4;
+
+/** The element at coordinates; undefined where no description fits. */
+export function describeTensor(x: Nd, at: readonly Expr[]): Expr | undefined {
+  if (x.data.length === 0) return undefined;
+  const axes = varyingAxes(x);
+  if (axes.length === 0) return s.literal(x.data[0]!, x.dtype);
+  if (axes.length > 2) return undefined;
+  const strides = rowMajor(x.shape);
+  const [n, m] = [x.shape[axes[0]!]!, axes.length === 2 ? x.shape[axes[1]!]! : 1];
+  const [rows, columns] = [strides[axes[0]!]!, axes.length === 2 ? strides[axes[1]!]! : 0];
+  const element = (i: number, j: number): number => x.data[i * rows + j * columns]!;
+  const [i, j] = [at[axes[0]!]!, at[axes[1] ?? axes[0]!]!];
+  if (axes.length === 1) {
+    const range = x.dtype === 'bool' ? undefined : describeRange(x.dtype, n, (k) => element(k, 0), i);
+    if (range) return range;
+  }
+  const levels = new Set<number>();
+  for (let a = 0; a < n; a++)
+    for (let b = 0; b < m; b++) {
+      levels.add(element(a, b));
+      if (levels.size > MOST_LEVELS) return undefined;
+    }
+  const [last, ...others] = [...levels];
+  let result: Expr = s.literal(last!, x.dtype);
+  for (const level of others) {
+    const where =
+      axes.length === 1
+        ? describeRow(n, (k) => element(k, 0) === level, i)
+        : describeMatrix(n, m, (a, b) => element(a, b) === level, i, j);
+    if (!where) return undefined;
+    result =
+      x.dtype === 'bool' ? (level === 1 ? where : s.not(where)) : s.select(where, s.literal(level, x.dtype), result);
+  }
+  return result;
+}
+
+/** Axes along which elements differ. */
+function varyingAxes(x: Nd): number[] {
+  const strides = rowMajor(x.shape);
+  return x.shape.flatMap((size, axis) => {
+    const step = strides[axis]!;
+    for (let flat = 0; flat < x.data.length; flat++)
+      if (Math.floor(flat / step) % size > 0 && !Object.is(x.data[flat], x.data[flat - step])) return [axis];
+    return [];
+  });
+}
+
+/** first + i · step, or first + i ÷ step. */
+function describeRange(dtype: Nd['dtype'], n: number, element: (k: number) => number, i: Expr): Expr | undefined {
+  const first = element(0);
+  const step = element(1) - first;
+  const all = (f: (k: number) => number): boolean => {
+    for (let k = 0; k < n; k++) if (f(k) !== element(k)) return false;
+    return true;
+  };
+  if (!Number.isInteger(first) || !Number.isInteger(step)) return undefined;
+  if (step !== 0 && all((k) => first + step * k)) return s.cast(s.add(s.mul(i, step), first), dtype);
+  let length = 1;
+  while (length < n && element(length) === first) length++;
+  if (n > 2 * length && all((k) => first + Math.floor(k / length)))
+    return s.cast(s.add(s.floordiv(i, length), first), dtype);
+  return undefined;
+}
+
+interface Run {
+  readonly lo: number;
+  readonly hi: number;
+}
+/** The only run of true elements; an empty one where none is; undefined where there are several. */
+function runOf(n: number, is: (k: number) => boolean): Run | undefined {
+  let lo = 0;
+  while (lo < n && !is(lo)) lo++;
+  let hi = lo;
+  while (hi < n && is(hi)) hi++;
+  for (let k = hi; k < n; k++) if (is(k)) return undefined;
+  return { lo, hi };
+}
+
+/** One or two runs along an axis, or what they leave out. */
+function describeRow(n: number, is: (k: number) => boolean, i: Expr): Expr | undefined {
+  const between = ({ lo, hi }: Run): Expr =>
+    s.and(lo > 0 ? s.le(lo, i) : s.bool(true), hi < n ? s.lt(i, hi) : s.bool(true));
+  const run = runOf(n, is);
+  if (run) return run.lo === run.hi ? s.bool(false) : between(run);
+  const gap = runOf(n, (k) => !is(k));
+  return gap && s.not(between(gap));
+}
+
+/** A band around a diagonal, rows against columns, or blocks on the diagonal. */
+function describeMatrix(
+  n: number,
+  m: number,
+  is: (i: number, j: number) => boolean,
+  i: Expr,
+  j: Expr,
+): Expr | undefined {
+  const holds = (f: (a: number, b: number) => boolean): boolean => {
+    for (let a = 0; a < n; a++) for (let b = 0; b < m; b++) if (f(a, b) !== is(a, b)) return false;
+    return true;
+  };
+  for (const turned of [false, true]) {
+    const found = describeBand(n, m, (a, b) => is(a, b) !== turned, i, j);
+    if (found) return turned ? s.not(found) : found;
+  }
+  const first = runOf(m, (b) => is(0, b));
+  if (first && first.lo === 0 && first.hi > 0) {
+    const size = first.hi;
+    if (holds((a, b) => Math.floor(a / size) === Math.floor(b / size)))
+      return s.eq(s.floordiv(i, size), s.floordiv(j, size));
+  }
+  const row = (a: number): boolean => Array.from({ length: m }, (_, b) => is(a, b)).includes(true);
+  const column = (b: number): boolean => Array.from({ length: n }, (_, a) => is(a, b)).includes(true);
+  const [rows, columns] = [Array.from({ length: n }, (_, a) => row(a)), Array.from({ length: m }, (_, b) => column(b))];
+  if (!holds((a, b) => rows[a]! && columns[b]!)) return undefined;
+  const [p, q] = [describeRow(n, (a) => rows[a]!, i), describeRow(m, (b) => columns[b]!, j)];
+  return p && q && s.and(p, q);
+}
+
+/** Rows whose runs start and end at `i + constant`, clipped to the matrix. */
+function describeBand(n: number, m: number, is: (i: number, j: number) => boolean, i: Expr, j: Expr): Expr | undefined {
+  const runs: Run[] = [];
+  for (let a = 0; a < n; a++) {
+    const run = runOf(m, (b) => is(a, b));
+    if (!run) return undefined;
+    runs.push(run);
+  }
+  const live = runs.flatMap(({ lo, hi }, a) => (lo < hi ? [{ a, lo, hi }] : []));
+  // Where a run starts or ends inside the matrix, it says the offset; where none does, there is no bound.
+  const starts = live.filter(({ lo }) => lo > 0).map(({ a, lo }) => lo - a);
+  const ends = live.filter(({ hi }) => hi < m).map(({ a, hi }) => hi - a);
+  const left = starts.length > 0 ? starts[0]! : undefined;
+  const right = ends.length > 0 ? ends[0]! : undefined;
+  const inside = (a: number, b: number): boolean =>
+    (left === undefined || b >= a + left) && (right === undefined || b < a + right);
+  for (let a = 0; a < n; a++) for (let b = 0; b < m; b++) if (inside(a, b) !== is(a, b)) return undefined;
+  return s.and(
+    left === undefined ? s.bool(true) : s.le(s.add(i, left), j),
+    right === undefined ? s.bool(true) : s.lt(j, s.add(i, right)),
+  );
+}

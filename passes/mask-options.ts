@@ -1,0 +1,19 @@
+/** What whoever runs passes knows about weights, and wants of masks. */
+import type { Value } from '../ir/graph.ts';
+import type { Nd } from '../ir/nd.ts';
+
+/** What numbers that hide a score only when it is small enough are taken for. */
+export type FiniteMasks =
+  /** Masks: what every author of `-10000` meant. */
+  | 'exact'
+  /** Numbers, unless it is known that every score is small enough. */
+  | 'keep';
+
+export interface MaskOptions {
+  /** Default `exact`. */
+  readonly finiteMasks?: FiniteMasks | undefined;
+  /** The elements of a parameter, where they are known and few enough to look at. */
+  readonly contents?: ((param: Value) => Nd | undefined) | undefined;
+  /** A number that no scaled score of this attention exceeds in size, where one is known. */
+  readonly scoreBound?: ((attention: Value) => number | undefined) | undefined;
+}
