@@ -48,7 +48,7 @@ export type GpuOp =
   | { readonly kind: 'next'; readonly start: number }
   | { readonly kind: 'unless'; readonly at: number; target: number }
   | { readonly kind: 'jump'; target: number }
-  | { readonly kind: 'count'; readonly symbol: string; readonly at: number; readonly min: number; readonly max: Num };
+  | { readonly kind: 'count'; readonly symbol: string; readonly at: number; readonly min: Num; readonly max: Num };
 
 export interface GpuPort {
   readonly port: Port;
@@ -193,8 +193,8 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
         emit(step.else);
         jump.target = ops.length;
       } else if ('count' in step) {
-        const max = num(step.max, symbols, 0, INT - 1, `the most of ${step.count}`);
-        ops.push({ kind: 'count', symbol: step.count, at: inArena(step.at), min: step.min, max });
+        const [min, max] = [step.min, step.max].map((x) => num(x, symbols, 0, INT - 1, `a bound of ${step.count}`));
+        ops.push({ kind: 'count', symbol: step.count, at: inArena(step.at), min: min!, max: max! });
       } else throw bad('a plan for WebGPU copies bytes');
     }
   };

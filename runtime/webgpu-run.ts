@@ -189,9 +189,10 @@ export async function executeOnGpu(
       } else if (op.kind === 'unless') {
         if ((await look(op.at)) === 0) pc = op.target;
       } else if (op.kind === 'count') {
-        const [count, most] = [await look(op.at), numberOf(op.max, symbols, op.symbol)];
-        if (count < op.min || count > most) {
-          const range = `${op.min} … ${most}`;
+        const [least, most] = [op.min, op.max].map((bound) => numberOf(bound, symbols, op.symbol)) as [number, number];
+        const count = await look(op.at);
+        if (count < least || count > most) {
+          const range = `${least} … ${most}`;
           throw new HeddleError('input', `size "${op.symbol}" is ${count} by the data; the bundle takes ${range}.`);
         }
         symbols[op.symbol] = count;
