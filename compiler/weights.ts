@@ -14,6 +14,7 @@ import { storedAs, type WeightLayout } from './region.ts';
 
 /** Columns of one panel; see `schedule/matmul.ts`. */
 const PANEL = 8;
+/** Of the weights of a bundle for WebAssembly alone; WebGPU binds buffers at multiples of 256 bytes. */
 const ALIGN = 64;
 const MOST_BYTES = 2 ** 32;
 /** Bytes that are hashed at a time: the runtime holds four such blocks while it loads (two read, two copied). */
@@ -35,8 +36,14 @@ export class WeightPlan implements WeightPlaces {
   private readonly placed = new Map<string, Placed>();
   private readonly keys = new WeightKeys();
   private readonly order: Placed[] = [];
+  private readonly align: number;
   /** Bytes of the weight memory so far. */
   bytes = 0;
+
+  /** @param align  of every weight in memory, in bytes */
+  constructor(align = ALIGN) {
+    this.align = align;
+  }
 
   place(value: Value, layout: WeightLayout): number {
     const turned = layout.kind !== 'plain' && layout.transposed;
@@ -47,7 +54,7 @@ export class WeightPlan implements WeightPlaces {
     const entry: Placed = { value, layout, offset: this.bytes, elements, dtype };
     this.placed.set(key, entry);
     this.order.push(entry);
-    this.bytes = Math.ceil((this.bytes + elements * sizeOf(dtype)) / ALIGN) * ALIGN;
+    this.bytes = Math.ceil((this.bytes + elements * sizeOf(dtype)) / this.align) * this.align;
     if (!(this.bytes <= MOST_BYTES))
       fail('weights', `constants and weights take ${this.bytes} bytes, more than a WebAssembly memory of 4 GiB`, {
         notes: [`${value.name ?? value.op.name} : ${printType(value.type)}`],
