@@ -113,11 +113,13 @@ function shownScores(
 function attentionNode(n: Node): readonly (Value | undefined)[] {
   // Kernels compute weights in f32 or better.
   n.ignore('softmax_precision');
+  for (const i of [0, 1, 2]) n.expectRank(i, 3, 4);
   const flat = n.rank(0) === 3;
   const heads = (i: number, name: string): Value => (flat ? splitHeads(n.value(i), n.int(name)) : n.value(i));
   const q = heads(0, 'q_num_heads');
   let [k, v] = [heads(1, 'kv_num_heads'), heads(2, 'kv_num_heads')];
   n.ignore('q_num_heads', 'kv_num_heads');
+  for (const i of [4, 5]) if (n.has(i)) n.expectRank(i, 4);
   if (n.has(4) !== n.has(5)) n.fail('past_key and past_value must come together', undefined, 'operand');
   const past = n.has(4) ? n.shape(4)[2]! : 0;
   if (n.has(4)) [k, v] = [concat([n.value(4), k], { axis: 2 }), concat([n.value(5), v], { axis: 2 })];
@@ -147,7 +149,7 @@ function attentionNode(n: Node): readonly (Value | undefined)[] {
 export function flexAttention(n: Node, scope: Scope, reading: Subgraphs): Item[] {
   const [q, k, v] = [n.value(0), n.value(1), n.value(2)];
   const { dtype, shape } = typeOf(q);
-  if (shape.length !== 4) n.fail(`its operands need rank 4, not ${shape.length}`, undefined, 'rank');
+  for (const i of [0, 1, 2]) n.expectRank(i, 4);
   const work = n.dtype('softmax_precision') ?? workType(dtype);
   const width = shape[3]!;
   if (typeof width !== 'number' && !n.hasAttribute('scale'))
@@ -172,6 +174,7 @@ export function flexAttention(n: Node, scope: Scope, reading: Subgraphs): Item[]
 
 function rotary(n: Node): Value {
   const given = n.value(0);
+  n.expectRank(0, 3, 4);
   const flat = typeOf(given).shape.length === 3;
   const heads = n.int('num_heads', 0);
   const x = flat ? splitHeads(given, heads) : given;

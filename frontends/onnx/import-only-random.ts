@@ -54,6 +54,7 @@ function bernoulli(n: Node): Value {
 
 function multinomial(n: Node): Value {
   const x = n.value(0);
+  n.expectRank(0, 2);
   const [rows, classes] = typeOf(x).shape as [Dim, Dim];
   const count = n.int('sample_size', 1);
   const wide = expand([unsqueezed(x, 1)], { shape: [rows, count, classes] });

@@ -46,7 +46,9 @@ function gatesInOrder(x: Value, order: readonly number[], units: number, blocks 
 }
 
 function recurrentNode(n: Node, layer: Layer): readonly (Value | undefined)[] {
-  const units = n.int('hidden_size', n.shape(2)[2] as number);
+  for (const i of [0, 1, 2]) n.expectRank(i, 3);
+  const last = n.shape(2)[2]!;
+  const units = n.int('hidden_size', typeof last === 'number' ? last : undefined);
   const direction = n.string('direction', 'forward').toLowerCase();
   if (!['forward', 'reverse', 'bidirectional'].includes(direction))
     n.fail(`direction "${direction}" is not known`, 'it is forward, reverse or bidirectional', 'attribute');
@@ -105,9 +107,9 @@ function recurrentNode(n: Node, layer: Layer): readonly (Value | undefined)[] {
     return parts.length === 1 ? parts[0]! : concat(parts, { axis });
   };
   const y = joined(0, 1, [steps, 1, rows, units]);
-  const last = Array.from({ length: layer.states }, (_, i) => joined(1 + i, 0, [1, rows, units]));
-  if (!batchFirst) return [y, ...last];
-  return [transpose([y], { perm: [2, 0, 1, 3] }), ...last.map((h) => transpose([h], { perm: [1, 0, 2] }))];
+  const final = Array.from({ length: layer.states }, (_, i) => joined(1 + i, 0, [1, rows, units]));
+  if (!batchFirst) return [y, ...final];
+  return [transpose([y], { perm: [2, 0, 1, 3] }), ...final.map((h) => transpose([h], { perm: [1, 0, 2] }))];
 }
 
 const named = (words: readonly string[], ...wanted: readonly string[]): boolean => words.join() === wanted.join();

@@ -63,6 +63,8 @@ function gridSample(n: Node): Value {
   const { shape, dtype } = typeOf(x);
   const spatial = shape.slice(2);
   const rank = spatial.length;
+  if (rank < 1) n.fail(`operand 0 has rank ${shape.length}, so no spatial axes`, undefined, 'rank');
+  n.expectRank(1, rank + 2);
   if (shapeOf(grid).at(-1) !== rank)
     n.fail(`positions of a grid must have ${rank} coordinates, one for each spatial axis`, undefined, 'shape');
   const word = n.string('mode', 'linear');
@@ -90,6 +92,7 @@ function affineGrid(n: Node): Value {
   const { dtype } = typeOf(theta);
   const sizes = (n.dims(1) ?? n.fail('the size is missing')).slice(2);
   const rank = sizes.length;
+  n.expectRank(0, 3);
   const corners = n.int('align_corners', 0) !== 0;
   const images = shapeOf(theta)[0]!;
   const work = workType(dtype);
@@ -115,6 +118,7 @@ function affineGrid(n: Node): Value {
 function deformConv(n: Node): Value {
   const [x, w, offset] = [n.value(0), n.value(1), n.value(2)];
   const { shape, dtype } = typeOf(x);
+  for (const i of [1, 2]) n.expectRank(i, shape.length);
   const [images, channels, ...spatial] = shape as [Dim, Dim, ...Dim[]];
   const [out, perGroup, ...kernel] = shapeOf(w) as [Dim, Dim, ...number[]];
   if (typeof channels !== 'number' || [out, perGroup, ...kernel].some((d) => typeof d !== 'number'))
@@ -169,6 +173,9 @@ const MAX_SAMPLES = 65536;
 function roiAlign(n: Node): Value {
   const [x, rois, batch] = [n.value(0), n.value(1), n.value(2)];
   const { shape, dtype } = typeOf(x);
+  n.expectRank(0, 4);
+  n.expectRank(1, 2);
+  n.expectRank(2, 1);
   const [, channels, ...spatial] = shape as [Dim, Dim, Dim, Dim];
   const regions = shapeOf(rois)[0]!;
   const word = n.string('mode', 'avg').toLowerCase();
@@ -284,7 +291,9 @@ function sampleStep(
 function maxRoiPool(n: Node): Value {
   const [x, rois] = [n.value(0), n.value(1)];
   const { dtype } = typeOf(x);
-  const bins = n.intList('pooled_shape') ?? n.fail('attribute "pooled_shape" is missing', undefined, 'attribute');
+  const bins = n.intsFor('pooled_shape', 2, 1);
+  n.expectRank(0, 4);
+  n.expectRank(1, 2);
   const scale = n.float('spatial_scale', 1);
   const regions = shapeOf(rois)[0]!;
   const work = workType(dtype);

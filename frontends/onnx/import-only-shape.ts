@@ -83,6 +83,14 @@ function sliceNode(n: Node): Value {
   const ends = (old ? n.intList('ends') : n.dims(2)) ?? n.fail('ends are missing');
   const axes = (old ? n.intList('axes') : n.ints(3)) ?? starts.map((_, i) => i);
   const steps = (old ? undefined : n.ints(4)) ?? starts.map(() => 1);
+  if (ends.length !== starts.length || axes.length !== starts.length || steps.length < starts.length)
+    n.fail(
+      `${starts.length} starts, ${ends.length} ends and ${axes.length} axes do not go together`,
+      undefined,
+      'shape',
+    );
+  if (steps.some((step) => step === 0 || !Number.isInteger(step)))
+    n.fail('its steps must be whole and not 0', undefined, 'shape');
   const attrs = { starts: shape.map((): Dim => 0), stops: [...shape], steps: shape.map(() => 1) };
   axes.forEach((axis, i) => {
     const at = n.axis(axis, shape.length);
@@ -153,6 +161,8 @@ function padNode(n: Node): Value {
   const known = old || !n.has(2) || n.item(2).constant() !== undefined;
   const value = known ? ((old ? n.float('value', 0) : n.number(2)) ?? 0) : 0;
   const axes = n.ints(3)?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
+  if (amounts.length !== 2 * axes.length || amounts.some((a) => !Number.isSafeInteger(a)))
+    n.fail(`pads [${amounts.join(', ')}] are not two numbers for each of ${axes.length} axes`, undefined, 'shape');
   const [before, after] = [shape.map(() => 0), shape.map(() => 0)];
   axes.forEach((axis, i) => {
     before[axis] = amounts[i]!;
@@ -180,14 +190,18 @@ function constantNode(n: Node): Value {
 function rangeNode(n: Node): Value {
   const { dtype } = n.type(0);
   const sizes = [0, 1, 2].map((i) => n.items[i]?.dims?.[0]);
-  const step = n.number(2)!;
+  const step = n.number(2) ?? n.fail('the step is missing', undefined, 'operand');
+  if (step === 0) n.fail('its step is 0', undefined, 'attribute');
   if (sizes.every((d) => typeof d !== 'number' || Number.isSafeInteger(d)) && sizes.every((d) => d !== undefined)) {
     const [from, to] = sizes as [Dim, Dim];
     const span = step > 0 ? s.sub(asExpr(to), from) : s.sub(asExpr(from), to);
     const count = dim(s.max(s.ceildiv(span, Math.abs(step)), 0));
     return counting(n.value(0), count, step, dtype, from === 0);
   }
-  const [from, to] = [n.number(0)!, n.number(1)!];
+  const [from, to] = [0, 1].map((i) => n.number(i) ?? n.fail(`operand ${i} is missing`, undefined, 'operand')) as [
+    number,
+    number,
+  ];
   return counting(n.value(0), Math.max(0, Math.ceil((to - from) / step)), step, dtype, from === 0);
 }
 function counting(from: Value, count: Dim, step: number, dtype: Scalar, fromZero: boolean): Value {
@@ -201,7 +215,8 @@ function oneHotNode(n: Node): Value {
   const indices = n.value(0);
   const { dtype } = typeOf(indices);
   const depth = n.dims(1)?.[0] ?? n.fail('the depth is missing');
-  const values = n.constant(2)!;
+  const values = n.constant(2) ?? n.fail('the values are missing', undefined, 'operand');
+  if (values.data.length !== 2) n.fail(`it takes two values, not ${values.data.length}`, undefined, 'shape');
   const whole = dtype === 'i32' || dtype === 'i64' ? indices : cast([indices], { to: 'i64' });
   const [off, on] = values.data as unknown as [number, number];
   return oneHot([whole], { depth, axis: n.int('axis', -1), on, off, dtype: values.dtype });
@@ -209,8 +224,12 @@ function oneHotNode(n: Node): Value {
 
 function spaceDepth(n: Node, toSpace: boolean): Value {
   const x = n.value(0);
+  n.expectRank(0, 4);
   const [batch, channels, h, w] = typeOf(x).shape as [Dim, number, Dim, Dim];
+  if (typeof channels !== 'number') n.fail('the channel axis must have a fixed size', undefined, 'shape');
   const b = n.int('blocksize');
+  if (b < 1 || (toSpace && channels % (b * b) !== 0))
+    n.fail(`${channels} channels do not form blocks of ${b} × ${b}`, undefined, 'attribute');
   const times = (d: Dim, by: number): Dim => dim(s.mul(asExpr(d), by));
   const over = (d: Dim): Dim => dim(s.floordiv(asExpr(d), b));
   if (!toSpace) {
@@ -323,6 +342,8 @@ export const shapes: Entries = {
     const shape = n.shape(0);
     const axes = n.intList('axes')?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
     const wanted = n.ints(1) ?? [];
+    if (wanted.length !== axes.length || !wanted.every((w) => Number.isSafeInteger(w) && w >= 0))
+      n.fail(`sizes [${wanted.join(', ')}] do not go with ${axes.length} axes`, undefined, 'shape');
     const [before, after] = [shape.map(() => 0), shape.map(() => 0)];
     axes.forEach((axis, i) => {
       const size = shape[axis]!;

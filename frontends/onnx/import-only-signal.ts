@@ -124,6 +124,7 @@ function dft(n: Node): Value {
 }
 
 function stft(n: Node): Value {
+  n.expectRank(0, 3);
   const { shape, dtype } = n.type(0);
   const [, length, parts] = shape as [Dim, Dim, Dim];
   const step = n.number(1) ?? n.fail('frame_step is missing');

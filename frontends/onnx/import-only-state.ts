@@ -33,6 +33,7 @@ function tensorScatter(n: Node): Value {
   if (axis === 0) n.fail('axis 0 is the batch, which has no sequence', undefined, 'attribute');
   const mode = n.string('mode', 'linear');
   if (mode !== 'linear' && mode !== 'circular') n.fail(`mode "${mode}" is not known`, undefined, 'attribute');
+  n.expectRank(1, rank);
   const { shape: wanted } = typeOf(update);
   const step = counter(wanted[axis]!, axis, rank, 'i64');
   const first = n.optional(2);
@@ -44,6 +45,7 @@ function tensorScatter(n: Node): Value {
 /** A causal convolution of every channel by itself, which remembers its last positions. */
 function causalConv(n: Node): readonly Value[] {
   const [x, w] = [n.value(0), n.value(1)];
+  for (const i of [0, 1]) n.expectRank(i, 3);
   const { dtype, shape } = typeOf(x);
   const [batch, channels, length] = shape as [Dim, Dim, Dim];
   const taps = shapeOf(w)[2]!;
@@ -72,6 +74,8 @@ function linearAttention(n: Node): readonly Value[] {
   if (!RULES.includes(rule)) n.fail(`update_rule "${rule}" is not known`, `known: ${RULES.join(', ')}`, 'attribute');
   n.ignore('chunk_size');
   if (heads < 1 || all % heads !== 0) n.fail(`${all} heads do not share ${heads}`, undefined, 'attribute');
+  for (const i of [0, 1, 2]) n.expectRank(i, 3);
+  for (const i of [4, 5]) if (n.has(i)) n.expectRank(i, 3);
   const { dtype, shape } = n.type(0);
   const [batch, steps] = shape as [Dim, Dim, Dim];
   const work = workType(dtype);

@@ -77,8 +77,9 @@ function maxUnpool(n: Node): Value {
   const [x, places] = [n.value(0), n.value(1)];
   const { shape, dtype } = typeOf(x);
   const kernel = n.intList('kernel_shape') ?? n.fail('attribute "kernel_shape" is missing', undefined, 'attribute');
-  const strides = n.intList('strides') ?? kernel.map(() => 1);
-  const pads = n.intList('pads') ?? [];
+  n.expectRank(0, kernel.length + 2);
+  const strides = n.intsFor('strides', kernel.length, 1);
+  const pads = n.intsFor('pads', 2 * kernel.length, 0);
   const rank = kernel.length;
   const pooled = kernel.map((k, i) =>
     dim(s.add(s.mul(s.sub(asExpr(shape[i + 2]!), 1), strides[i]!), k - (pads[i] ?? 0) - (pads[rank + i] ?? 0))),
@@ -105,6 +106,7 @@ function maxUnpool(n: Node): Value {
  */
 function col2im(n: Node): Value {
   const x = n.value(0);
+  n.expectRank(0, 3);
   const { shape, dtype } = typeOf(x);
   const [images, rows, windows] = shape as [Dim, Dim, Dim];
   const sizes = n.ints(1) ?? n.fail('image_shape is missing');

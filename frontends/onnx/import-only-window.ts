@@ -20,10 +20,11 @@ interface Window {
 
 /** Strides, dilations, and pads in numbers, `auto_pad` worked out. */
 export function windowOf(n: Node, kernel: readonly number[]): Window {
-  const strides = n.intList('strides') ?? kernel.map(() => 1);
-  const dilations = n.intList('dilations') ?? kernel.map(() => 1);
+  n.expectRank(0, kernel.length + 2);
+  const strides = n.intsFor('strides', kernel.length, 1);
+  const dilations = n.intsFor('dilations', kernel.length, 1);
   const mode = n.string('auto_pad', 'NOTSET');
-  const given = n.intList('pads') ?? [];
+  const given = n.intsFor('pads', 2 * kernel.length, 0);
   if (mode === 'NOTSET') return { strides, dilations, pads: given };
   if (mode === 'VALID') return { strides, dilations, pads: [] };
   const totals = kernel.map((k, i) => {
@@ -52,8 +53,9 @@ function kernelOf(n: Node): readonly number[] {
 function convTransposeNode(n: Node): Value {
   const kernel = kernelOf(n);
   const spatial = n.shape(0).slice(2);
-  const strides = n.intList('strides') ?? kernel.map(() => 1);
-  const dilations = n.intList('dilations') ?? kernel.map(() => 1);
+  n.expectRank(0, kernel.length + 2);
+  const strides = n.intsFor('strides', kernel.length, 1);
+  const dilations = n.intsFor('dilations', kernel.length, 1);
   const wanted = n.intList('output_shape')?.slice(-kernel.length);
   const mode = n.string('auto_pad', 'NOTSET');
   let outputPadding = n.intList('output_padding') ?? [];
@@ -121,6 +123,9 @@ function globalNorm(x: Value, axes: readonly number[], n: Node): Value {
   return p === 1 ? sum : pow([sum, like(1 / p)]);
 }
 
+/** Positions of a resized axis: each has its terms worked out here. */
+const MOST_POSITIONS = 2 ** 20;
+
 /** Sizes and scales of the axes that change. */
 function resizeAxes(n: Node): readonly (ResizeAxis & { readonly axis: number })[] {
   const shape = n.shape(0);
@@ -148,6 +153,8 @@ function resizeAxes(n: Node): readonly (ResizeAxis & { readonly axis: number })[
     const scale = factors?.[i];
     if (size === undefined) return scale === 1 ? [] : n.fail(`axis ${axis} needs a fixed size to be resized`);
     const out = wanted?.[i] ?? Math.floor(size * (scale ?? 1) + 1e-9);
+    if (!(Number.isSafeInteger(out) && out >= 0 && out <= MOST_POSITIONS))
+      n.fail(`axis ${axis} of size ${size} cannot become ${out}`, undefined, 'shape');
     const range = roi && ([roi[i]!, roi[i + listed.length]!] as const);
     if (out === size && (scale ?? 1) === 1 && !range) return [];
     return [{ axis, size, out, scale: scale ?? out / size, ...(range && { roi: range }) }];

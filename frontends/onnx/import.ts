@@ -6,6 +6,7 @@ import { type Graph, graph, graphValues, typeOf, type Value } from '../../ir/gra
 import type { Model } from '../../ir/model.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
 import { input, param, projectAll } from '../../ir/ops/structural.ts';
+import { printType } from '../../ir/print.ts';
 import type { WeightStore, WeightTensor } from '../../ir/weights.ts';
 import { controlOf, type Reading } from './control.ts';
 import { Counting } from './counting.ts';
@@ -189,7 +190,7 @@ class Importer implements Reading {
     const given = this.options.shapes?.[info.name] ?? info.shape;
     if (!given) fail('rank', `${what} has no shape`, { help: 'give one in the option `shapes`' });
     const shape = given.map((d, axis) => this.symbols.size(d, `${info.name}_${axis}`));
-    return input([], { name: info.name, dtype, shape, doc: info.doc }, { name: info.name });
+    return countable(input([], { name: info.name, dtype, shape, doc: info.doc }, { name: info.name }), what);
   }
 
   private fixed(name: string, declared: Value): Item | undefined {
@@ -279,6 +280,7 @@ class Importer implements Reading {
     const literal = n.items.every((item) => item === undefined || item.literal);
     return results.map((value, i) => {
       if (!value) return n.fail(`result ${i} is not supported`);
+      countable(value, `${n.label}: result ${i}`);
       const known = literal ? folded(value) : undefined;
       if (known) return literalItem(known);
       const source = n.items.find((item) => item && !item.dims && item.value() === value);
@@ -336,6 +338,21 @@ class Importer implements Reading {
   }
 }
 
+/** Elements of one tensor: positions are counted in 32 bits. */
+const MOST_ELEMENTS = 2 ** 31 - 1;
+
+/** Refuses a tensor whose fixed sizes alone make more elements than can be counted. */
+function countable(value: Value, what: string): Value {
+  let count = 1;
+  for (const d of typeOf(value).shape) if (typeof d === 'number' && d !== 0) count *= d;
+  const empty = typeOf(value).shape.includes(0);
+  if (count > MOST_ELEMENTS && !empty)
+    fail('shape', `${what} has ${printType(value.type)}, more than ${MOST_ELEMENTS} elements`, {
+      help: 'the file may be damaged; fix its sizes with the option `dims`',
+    });
+  return value;
+}
+
 /** Results in order; an operator with several has a tuple. */
 const resultsOf = (results: Results): readonly (Value | undefined)[] =>
   'kind' in results ? projectAll(results) : results;
@@ -361,7 +378,15 @@ const identifier = (name: string): string => name.replaceAll(/[^A-Za-z0-9_]+/g, 
 
 /** The same error with the innermost node, once, and the file. */
 function located(error: unknown, label: string, source: string): unknown {
-  if (!(error instanceof CompileError)) return error;
+  if (!(error instanceof CompileError)) {
+    // An operator met operands that its entry does not expect: rather a node to look at than a stack.
+    const why = error instanceof Error ? error.message : String(error);
+    const facts = {
+      notes: [`in ${source}`],
+      help: 'the operands may not fit the operator; if they do, report the file',
+    };
+    return new CompileError({ code: 'internal', message: `${label}: ${why}`, ...facts }, { cause: error });
+  }
   const { message, notes = [] } = error.diagnostic;
   if (message.includes('(ai.onnx, opset') || message.startsWith(label) || notes.some((n) => n.startsWith('in node ')))
     return error;

@@ -71,8 +71,9 @@ export class Node {
   optional(i: number): Value | undefined {
     return this.items[i]?.value();
   }
-  /** All operands. */
+  /** All operands, of which there is at least one. */
   values(): Value[] {
+    if (this.items.length === 0) this.fail('it has no operands', 'the file is damaged or of another opset', 'operand');
     return this.items.map((_, i) => this.value(i));
   }
   type(i: number): TensorType {
@@ -83,6 +84,11 @@ export class Node {
   }
   rank(i: number): number {
     return this.type(i).shape.length;
+  }
+  /** Refuses an operand of another rank. */
+  expectRank(i: number, ...ranks: readonly number[]): void {
+    const rank = this.rank(i);
+    if (!ranks.includes(rank)) this.fail(`operand ${i} has rank ${rank}, not ${ranks.join(' or ')}`, undefined, 'rank');
   }
   /** The elements of an operand that must be known when importing; undefined when it is absent. */
   constant(i: number): Nd | undefined {
@@ -114,7 +120,15 @@ export class Node {
   dims(i: number): readonly Dim[] | undefined {
     const item = this.items[i];
     if (!item) return undefined;
-    return item.dims ?? this.ints(i) ?? this.unknown(i, 'must follow from the shapes of the inputs');
+    const dims = item.dims ?? this.ints(i) ?? this.unknown(i, 'must follow from the shapes of the inputs');
+    const wrong = dims.find((d) => typeof d === 'number' && !Number.isSafeInteger(d));
+    if (wrong !== undefined)
+      this.fail(
+        `operand ${i} ("${this.proto.inputs[i]}") holds ${String(wrong)}, which is no size`,
+        undefined,
+        'shape',
+      );
+    return dims;
   }
 
   // Results
@@ -167,6 +181,14 @@ export class Node {
   intList(name: string): readonly number[] | undefined {
     return this.attribute(name)?.ints;
   }
+  /** A list with an entry for each of `count` axes; undefined, or empty, stands for the usual. */
+  intsFor(name: string, count: number, usual: number): readonly number[] {
+    const list = this.intList(name);
+    if (!list || list.length === 0) return new Array<number>(count).fill(usual);
+    if (list.length !== count)
+      this.fail(`attribute "${name}" has ${list.length} entries, not ${count}`, undefined, 'attribute');
+    return list;
+  }
   floatList(name: string): readonly number[] | undefined {
     return this.attribute(name)?.floats;
   }
@@ -194,7 +216,8 @@ export class Node {
   /** An axis counted from the start. */
   axis(axis: number, rank: number): number {
     const at = axis < 0 ? axis + rank : axis;
-    if (at < 0 || at >= rank) this.fail(`axis ${axis} does not exist in rank ${rank}`, undefined, 'rank');
+    if (!Number.isInteger(at) || at < 0 || at >= rank)
+      this.fail(`axis ${axis} does not exist in rank ${rank}`, undefined, 'rank');
     return at;
   }
 }
