@@ -103,10 +103,14 @@ function groupNormalization(n: Node): Value {
   return groupNorm([x, perChannel(n.value(1)), perChannel(n.value(2))], { groups, eps: n.float('epsilon', 1e-5) });
 }
 
+/** Channels that one response looks at. */
+const MOST_NEIGHBOURS = 4096;
+
 function localResponse(n: Node): Value {
   const x = n.value(0);
   const { shape } = typeOf(x);
   const size = n.int('size');
+  if (size < 1 || size > MOST_NEIGHBOURS) n.fail(`its size is ${size}`, `it is 1 to ${MOST_NEIGHBOURS}`, 'attribute');
   const [alpha, beta, bias] = [n.float('alpha', 1e-4), n.float('beta', 0.75), n.float('bias', 1)];
   const before = Math.floor((size - 1) / 2);
   const amounts = (by: number): number[] => shape.map((_, i) => (i === 1 ? by : 0));

@@ -142,11 +142,16 @@ function stft(n: Node): Value {
   return to(fourier(n, weighted, { n: points, inverse: false, onesided }), dtype);
 }
 
+/** Weights of a matrix that is worked out here. */
+const MOST_WEIGHTS = 2 ** 24;
+
 /** Triangular filters with equal steps on the mel scale, [bins, bands]. */
 function melWeights(n: Node): Value {
   const [bands, points, rate, low, high] = [0, 1, 2, 3, 4].map((i) => n.number(i) ?? n.fail(`operand ${i} is missing`));
   const out = n.dtype('output_datatype') ?? 'f32';
   const bins = Math.floor(points! / 2) + 1;
+  if (!(bins >= 1 && bands! >= 0 && rate! > 0 && bins * bands! <= MOST_WEIGHTS))
+    n.fail(`${bands} bands over ${points} points at a rate of ${rate}`, undefined, 'attribute');
   const mel = (hertz: number): number => 2595 * Math.log10(1 + hertz / 700);
   const step = (mel(high!) - mel(low!)) / (bands! + 2);
   const edges = Array.from({ length: bands! + 2 }, (_, i) => {

@@ -99,6 +99,9 @@ function maxUnpool(n: Node): Value {
   return pad([image], { before: after.map(() => 0), after });
 }
 
+/** Elements whose places are worked out here. */
+const MOST_PLACES = 2 ** 24;
+
 /**
  * Columns of windows added up where they overlap: the adjoint of `im2col`.
  *
@@ -124,6 +127,7 @@ function col2im(n: Node): Value {
   ];
   if (typeof rows !== 'number' || rows % k !== 0 || windows !== places)
     return n.fail(`[${images}, ${rows}, ${windows}] is not ${places} windows of ${k} taps`, undefined, 'shape');
+  if (k * places > MOST_PLACES) n.fail(`${places} windows of ${k} taps are too many`, undefined, 'shape');
   // Padding goes into a pixel behind the last, which is dropped.
   const at = new Array<number>(k * places);
   const window = taps(axes);

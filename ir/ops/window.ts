@@ -81,9 +81,17 @@ export function windowCount(size: Dim, axis: WindowAxis, ceil = false): Dim {
 export const windowCounts = (shape: Shape, axes: readonly WindowAxis[], ceil = false): Dim[] =>
   axes.map((axis, i) => windowCount(shape[i + 2]!, axis, ceil));
 
-/** Every tap of a window, in C order. */
+/** Taps that are written out one by one. */
+const MOST_TAPS = 2 ** 16;
+
+/** Every tap of a window, in C order. @throws CompileError `attribute` when they are too many */
 export function taps(axes: readonly WindowAxis[]): number[][] {
   const all: number[][] = [];
+  const count = axes.reduce((n, a) => n * a.kernel, 1);
+  if (count > MOST_TAPS)
+    fail('attribute', `a window of ${axes.map((a) => a.kernel).join(' × ')} has more than ${MOST_TAPS} taps`, {
+      help: 'reduce over the axes instead',
+    });
   eachIndex(
     axes.map((a) => a.kernel),
     (at) => all.push([...at]),
