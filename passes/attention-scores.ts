@@ -21,6 +21,8 @@ export interface Term {
 /** Added to the scores, times a constant. */
 export interface Bias extends Term {
   readonly factor: number;
+  /** Set where the tensor is a condition: while it is `when`, `value` is added, otherwise the sum of `over`. */
+  readonly fill?: { readonly when: boolean; readonly value: number; readonly over: readonly Bias[] };
 }
 /** Hides scores where the tensor is `when`. */
 export interface Mask extends Term {
@@ -29,6 +31,13 @@ export interface Mask extends Term {
   readonly empty: 'nan' | 'uniform';
   /** Where it is written as a sum, scores + (0 or a fill): the term that is added. */
   readonly added: Bias | undefined;
+  /** Where it is written as a fill: what it fills with, and the terms that it fills over. */
+  readonly fill: Fill | undefined;
+}
+interface Fill {
+  readonly value: number;
+  readonly biases: readonly Bias[];
+  readonly masks: readonly Mask[];
 }
 
 export interface Scores {
@@ -187,12 +196,14 @@ class Walk {
   ): Product | Miss | undefined {
     const x = uniformOf(fill);
     if (x === undefined) return undefined;
+    const [b, m] = [this.biases.length, this.masks.length];
     const found = this.#into(v, scores, factor);
     if (found?.kind !== 'product') return found;
     const empty = strength(x * factor);
     if (!empty) return miss(`${describe(v)} fills with ${printNumber(x)}, which does not hide a score whatever it is`);
     if (this.#closed) return miss(`${describe(v)} hides scores below ${this.#closed}`);
-    this.masks.push({ value: condition, lead: leadOf(v), when: !visible, empty, added: undefined });
+    const over: Fill = { value: x * factor, biases: this.biases.slice(b), masks: this.masks.slice(m) };
+    this.masks.push({ value: condition, lead: leadOf(v), when: !visible, empty, added: undefined, fill: over });
     return found;
   }
 }
@@ -212,23 +223,42 @@ function addedMask(at: Value, term: Value, factor: number): Mask | undefined {
   const [fill, when] = x === 0 ? [y, false] : y === 0 ? [x, true] : [0, true];
   const empty = strength(fill * factor);
   const lead = leadOf(at);
-  return empty && { value: condition, lead, when, empty, added: { value: term, lead, factor } };
+  return empty && { value: condition, lead, when, empty, added: { value: term, lead, factor }, fill: undefined };
 }
 
 /**
  * Which masks may be stated as masks. A fill of −∞ hides scores exactly, in any company. A finite fill does so in rows that
  * keep a visible score; in the others its weights depend on what else is added, so it stands alone or beside bounded
- * terms only. An added mask that may not be stated stays what it is: a term.
+ * terms only. A finite mask that may not be stated becomes a term: so low a number is the same whether it is added to a
+ * score or put in its place.
  */
 function settle(biases: readonly Bias[], masks: readonly Mask[]): Pick<Scores, 'biases' | 'masks'> | Miss {
   const finite = masks.filter((m) => m.empty === 'uniform');
   const exact = masks.filter((m) => m.empty === 'nan');
-  const terms = finite.flatMap((m) => m.added ?? []);
   const company = exact.length > 0 || !biases.every((b) => isBounded(b.value));
-  if (!company && (terms.length === 0 || finite.length === 1)) return { biases, masks };
-  if (terms.length < finite.length)
-    return miss('a finite fill stands beside another mask, so rows that hide every key would change');
-  return { biases: [...biases, ...terms], masks: exact };
+  const fillsOnly = finite.every((m) => m.added === undefined);
+  if (!company && (fillsOnly || finite.length === 1)) return { biases, masks };
+  const terms = asTerms(biases, masks);
+  return terms
+    ? { biases: terms, masks: exact }
+    : miss('a finite fill stands over a mask of −∞, so rows that hide every key would change');
+}
+
+/** Terms and finite masks as terms; undefined where a finite fill covers a mask of −∞. */
+function asTerms(biases: readonly Bias[], masks: readonly Mask[]): readonly Bias[] | undefined {
+  const finite = masks.filter((m) => m.empty === 'uniform');
+  const fills = finite.flatMap((m) => m.fill ?? []);
+  const covered = new Set<Bias | Mask>(fills.flatMap((f) => [...f.biases, ...f.masks]));
+  const terms = biases.filter((b) => !covered.has(b));
+  for (const m of finite) {
+    if (covered.has(m)) continue;
+    if (m.added) terms.push(m.added);
+    if (!m.fill) continue;
+    const over = m.fill.masks.some((x) => x.empty === 'nan') ? undefined : asTerms(m.fill.biases, m.fill.masks);
+    if (!over) return undefined;
+    terms.push({ value: m.value, lead: m.lead, factor: 1, fill: { when: m.when, value: m.fill.value, over } });
+  }
+  return terms;
 }
 
 const UNBOUNDED = new Set(['exp', 'pow', 'div', 'reciprocal', 'log', 'rsqrt', 'scan', 'loop', 'if']);

@@ -85,7 +85,7 @@ class Fusion {
     const { dtype } = typeOf(this.#root);
     if (dtype === 'f64' && biases.length > 0) return miss('a term in f64 is added to the scores');
     const onlyEmpty =
-      masks.length > 0 && masks.every((m) => m.empty === 'nan') && biases.every((t) => isBounded(t.value));
+      masks.length > 0 && masks.every((m) => m.empty === 'nan') && biases.every((t) => !t.fill && isBounded(t.value));
     if (this.#scrubbed && !onlyEmpty)
       return miss('NaN of the softmax become zeros, and not only rows that a mask of −∞ hides make them');
     const a = unscaled(stored(product.inputs[0]!, product.attrs.transposeA === true));
@@ -188,6 +188,15 @@ class Fusion {
 
   #bias(t: Bias): Expr | undefined {
     const x = this.#load(t);
+    if (x && t.fill) {
+      const over = this.#all(
+        t.fill.over.map((b) => this.#bias(b)),
+        s.add,
+      );
+      const otherwise = over ?? s.literal(0, 'f32');
+      const value = s.literal(t.fill.value, 'f32');
+      return over === null ? undefined : t.fill.when ? s.select(x, value, otherwise) : s.select(x, otherwise, value);
+    }
     return x && s.mul(s.cast(x, 'f32'), s.literal(t.factor, 'f32'));
   }
 
