@@ -20,8 +20,8 @@ export interface GpuTarget extends Target {
   readonly workgroups: number;
   /** Invocations of a workgroup that reduces one line together. */
   readonly reduceGroup: number;
-  /** Queries and keys of one block of attention. */
-  readonly attention: { readonly queries: number; readonly keys: number };
+  /** Queries and keys of one block of attention, multiples of 8, largest first: the first that fits is taken. */
+  readonly attention: readonly (readonly [queries: number, keys: number])[];
 }
 
 export const WEBGPU: GpuTarget = {
@@ -33,7 +33,13 @@ export const WEBGPU: GpuTarget = {
   ],
   workgroups: 64,
   reduceGroup: 64,
-  attention: { queries: 32, keys: 32 },
+  attention: [
+    [32, 32],
+    [32, 16],
+    [16, 16],
+    [16, 8],
+    [8, 8],
+  ],
 };
 
 export const gpuOf = (target: Target): GpuTarget => {

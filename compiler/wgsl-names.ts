@@ -21,7 +21,15 @@ const RESERVED = new Set(
 );
 
 export class Names {
-  readonly #taken = new Set<string>();
+  #taken = new Set<string>();
+
+  /** Names taken by `body` are free again after it. */
+  scope(body: () => void): void {
+    const outer = this.#taken;
+    this.#taken = new Set(outer);
+    body();
+    this.#taken = outer;
+  }
 
   /** `wanted`, or that with a number. */
   fresh(wanted: string): string {

@@ -127,7 +127,7 @@ class ShaderPrinter {
   #inside(body: () => void): void {
     const outer = this.#indent;
     this.#indent += '  ';
-    body();
+    this.#names.scope(body);
     this.#indent = outer;
   }
 
@@ -225,12 +225,13 @@ class ShaderPrinter {
       this.#line(`let ${end} = ${to};`);
       to = end;
     }
-    const v = this.#define(s.v);
-    this.#line(
-      `for (var ${v} = ${from}; ${v} < ${to}; ${v} ${s.step === 1 ? '++' : `+= ${s.step}`}) {`.replace(' ++', '++'),
-    );
-    this.#inside(() => this.#block(s.body));
-    this.#line('}');
+    this.#names.scope(() => {
+      const v = this.#define(s.v);
+      const next = s.step === 1 ? `${v}++` : `${v} += ${s.step}`;
+      this.#line(`for (var ${v} = ${from}; ${v} < ${to}; ${next}) {`);
+      this.#inside(() => this.#block(s.body));
+      this.#line('}');
+    });
   }
 
   #grid(s: Stmt & { readonly kind: 'for' }): void {

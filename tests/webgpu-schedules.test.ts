@@ -1,10 +1,12 @@
 import test from 'ava';
+import type { Expr } from '../ir/expr.ts';
 import { type Attrs, graph, type Value } from '../ir/graph.ts';
 import { countOf, type Nd, nd } from '../ir/nd.ts';
 import { makeValue, opNamed } from '../ir/op.ts';
+import { coords } from '../ir/ops/attention.ts';
 import { seeded } from '../ir/ops/example.ts';
 import { input, projectAll } from '../ir/ops/structural.ts';
-import { symbol } from '../ir/scalar.ts';
+import { cast, gt, le, lt, mul, operand, sub, symbol } from '../ir/scalar.ts';
 import { type Dim, dim } from '../ir/type.ts';
 import { checkOnGpu, type Tolerance } from './support/gpu-check.ts';
 import '../ir/ops/all.ts';
@@ -145,5 +147,42 @@ test('products of odd sizes, turned and batched', async (t) => {
     ],
     {},
     { at: { k: [1, 6, 40], n: [3, 8, 33] }, tolerance: SUMS },
+  );
+});
+
+test('attention over any number of queries and keys, with masks and biases of every kind', async (t) => {
+  const { b, h, q, k } = coords;
+  const masks: Readonly<Record<string, Expr | undefined>> = {
+    none: undefined,
+    causal: le(k, q),
+    'never the first': lt(k, sub(q, 2)),
+    'by operand': gt(operand(3, 'f32', [b, k]), -0.5),
+  };
+  const sizes = [
+    { H: 2, G: 1, Q: 5, K: 7, D: 4, E: 6 },
+    { H: 2, G: 2, Q: 37, K: 41, D: 20, E: 36 },
+    { H: 1, G: 1, Q: 33, K: 70, D: 64, E: 64 },
+    { H: 4, G: 2, Q: 1, K: 50, D: 32, E: 32 },
+  ];
+  for (const { H, G, Q, K, D, E } of sizes)
+    for (const [name, mask] of Object.entries(masks))
+      for (const emptyRow of mask && D < 64 ? ['zero', 'nan', 'uniform', 'unmasked'] : ['zero']) {
+        const shapes = [[2, H, Q, D], [2, G, K, D], [2, G, K, E], ...(name === 'by operand' ? [[2, K]] : [])];
+        const attrs = { ...(mask && { mask }), emptyRow, lse: E === 6 || D === 64 };
+        await check(t, 'attention', shapes, attrs, { tolerance: { relative: 2e-5, floor: 1 } });
+      }
+  const bias = mul(operand(3, 'f32', [h]), cast(sub(k, q), 'f32'));
+  await check(t, 'attention', [[1, 2, 9, 8], [1, 2, 20, 8], [1, 2, 20, 8], [2]], { bias, softcap: 3, mask: le(k, q) });
+  const at = { n: [1, 8, 33], m: [3, 40] };
+  await check(
+    t,
+    'attention',
+    [
+      [1, 2, 'n', 16],
+      [1, 2, 'm', 16],
+      [1, 2, 'm', 16],
+    ],
+    {},
+    { at },
   );
 });

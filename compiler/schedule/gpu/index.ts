@@ -2,6 +2,7 @@
 import type { RegionKind } from '../../region.ts';
 import type { Schedule } from '../context.ts';
 import { scheduleNamed } from '../index.ts';
+import { scheduleAttentionGpu } from './attention.ts';
 import { scheduleElementGpu } from './element.ts';
 import { onePerInvocation } from './invocations.ts';
 import { scheduleMatmulGpu } from './matmul.ts';
@@ -10,6 +11,7 @@ import { scheduleReduceGpu } from './reduce.ts';
 import { scheduleSoftmaxGpu } from './softmax.ts';
 
 const SCHEDULES: Partial<Record<RegionKind, Schedule>> = {
+  attention: scheduleAttentionGpu,
   element: scheduleElementGpu,
   matmul: scheduleMatmulGpu,
   norm: scheduleNormGpu,

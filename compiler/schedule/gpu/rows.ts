@@ -2,7 +2,7 @@
 import type { Scalar } from '../../../ir/dtype.ts';
 import { type Buffer, type Expr, exprNodes } from '../../../ir/expr.ts';
 import { Block, buffer } from '../../../ir/kernel.ts';
-import { add, extract, floordiv, floormod, literal, load, lt, mul, variable } from '../../../ir/scalar.ts';
+import { add, extract, floordiv, floormod, literal, load, lt, mul, shr, variable } from '../../../ir/scalar.ts';
 import { boundsOf } from '../../../ir/simplify.ts';
 import { elements, type Shape } from '../../../ir/type.ts';
 import { fillsLanes, packLanes } from '../../access.ts';
@@ -98,12 +98,13 @@ export class GroupFold {
     this.used = true;
     block.store(this.memory, t, lanes.reduce(join));
     block.barrier();
-    for (let half = this.size / 2; half >= 1; half /= 2) {
-      block.if(lt(t, half), (some) =>
+    block.for('s', 0, Math.log2(this.size), (s, body) => {
+      const half = body.let('half', shr(literal(this.size / 2), s));
+      body.if(lt(t, half), (some) =>
         some.store(this.memory, t, join(load(this.memory, t), load(this.memory, add(t, half)))),
       );
-      block.barrier();
-    }
+      body.barrier();
+    });
     return block.let('total', load(this.memory, literal(0)));
   }
 }
