@@ -15,7 +15,7 @@ export interface BundleParts {
   /** Kernels and weights, by file name. */
   readonly files: ReadonlyMap<string, Uint8Array>;
   readonly entries: readonly CompiledEntry[];
-  readonly target: 'wasm';
+  readonly target: 'wasm' | 'wasm,webgpu';
   readonly doc: string;
   /** The size of each symbol at which things are counted. */
   readonly at: Readonly<Record<string, number>>;

@@ -18,12 +18,18 @@ import { withPossibleSizes } from './possible.ts';
 import { macsByLabel } from './report.ts';
 import { scheduleProgram } from './schedule-regions.ts';
 import { WASM_PLAIN, WASM_RELAXED } from './target.ts';
+import { BINDING_ALIGN, type LoweredForGpu, lowerForGpu, webGpuPart } from './webgpu-part.ts';
 import { WeightPlan } from './weights.ts';
 
 /** Stages of a compilation that take noticeable time, in order. */
 export type CompilePhase = 'passes' | 'kernels' | 'weights';
 
+/** What a bundle runs on. */
+export type TargetName = 'wasm' | 'webgpu';
+
 export interface PassOptions {
+  /** Default `wasm`. `['wasm', 'webgpu']` makes a bundle for both, over one file of weights. */
+  readonly target?: 'wasm' | readonly TargetName[] | undefined;
   /** Sizes to fix or narrow, by name: `{ batch: 4, sequence: { max: 128 } }`. A fixed size folds into the kernels. */
   readonly symbols?: SizeBounds | undefined;
   /** Runs the reference interpreter before and after each pass and compares. Slow; for small models. Default false. */
@@ -38,8 +44,6 @@ export interface PassOptions {
 
 export interface CompileOptions extends PassOptions {
   readonly weights: WeightStore;
-  /** Default `wasm`, the only target so far. */
-  readonly target?: 'wasm' | undefined;
   /** How floats stand in the weight file; f16 is widened at load. Default `f32`. */
   readonly storage?: 'f32' | 'f16' | undefined;
 }
@@ -52,13 +56,11 @@ export interface CompileOptions extends PassOptions {
  *   `range` for `symbols` that the model does not have
  */
 export function compile(model: Model, options: CompileOptions): Bundle {
-  const { weights: store, storage = 'f32', target = 'wasm', onPhase } = options;
-  if (target !== 'wasm')
-    fail('unsupported', `target "${String(target)}" is not known`, { help: 'known targets: wasm' });
+  const { weights: store, storage = 'f32', onPhase } = options;
   if (storage !== 'f32' && storage !== 'f16')
     fail('unsupported', `storage "${String(storage)}" is not known`, { help: 'known storages: f32, f16' });
   requireNames(model, store);
-  const { entries, kernels, weights, at } = lowerModel(model, options);
+  const { entries, kernels, weights, at, webgpu } = lowerModel(model, options);
   onPhase?.('weights');
   const packed = weights.write(store, storage, 'weights.bin');
   const { plain, relaxed } = kernels;
@@ -67,15 +69,19 @@ export function compile(model: Model, options: CompileOptions): Bundle {
     ['kernels.relaxed.wasm', relaxed.bytes],
     ['weights.bin', packed.bytes],
   ]);
+  const gpu = webgpu && webGpuPart(webgpu, 'kernels.wgsl', at);
+  if (gpu) files.set('kernels.wgsl', gpu.bytes);
   const manifest: Manifest = {
     heddle: FORMAT,
     name: model.name,
     entries: Object.fromEntries(entries.map((e) => [e.name, e.plan])),
     weights: packed.info,
     wasm: { plain: Bundle.describe('kernels.wasm', plain), relaxed: Bundle.describe('kernels.relaxed.wasm', relaxed) },
+    ...(gpu && { webgpu: gpu.part }),
     selftest: [],
     macs: Object.fromEntries(entries.map((e) => [e.name, macsByLabel(e.relaxed, at)])),
   };
+  const target = gpu ? 'wasm,webgpu' : 'wasm';
   return new Bundle({ manifest, files, entries, target, doc: model.doc ?? '', at, kernels: kernels.count });
 }
 
@@ -86,11 +92,25 @@ export interface LoweredModel {
   /** Where the weights will stand. */
   readonly weights: WeightPlan;
   readonly at: Readonly<Record<string, number>>;
+  /** Where WebGPU is a target. */
+  readonly webgpu?: LoweredForGpu;
+}
+
+/** @throws CompileError `unsupported` */
+function wantsWebGpu(target: PassOptions['target']): boolean {
+  const names: readonly string[] = typeof target === 'string' ? [target] : (target ?? ['wasm']);
+  const strange = names.find((name) => name !== 'wasm' && name !== 'webgpu');
+  if (strange !== undefined || names.length === 0)
+    fail('unsupported', `target "${String(strange)}" is not known`, { help: 'known targets: wasm, webgpu' });
+  if (!names.includes('wasm'))
+    fail('unsupported', 'a bundle for WebGPU alone could not run where there is none', { help: 'name wasm,webgpu' });
+  return names.includes('webgpu');
 }
 
 /** Everything of a compilation that needs no weights. @throws CompileError as `compile` does */
 export function lowerModel(model: Model, options: PassOptions): LoweredModel {
   const { symbols = {}, onPhase } = options;
+  const both = wantsWebGpu(options.target);
   onPhase?.('passes');
   const narrow = withPossibleSizes(narrowModel(model, symbols));
   const optimised = Object.entries(narrow.entries).map(([name, graph]) => optimise(name, graph, options));
@@ -99,11 +119,14 @@ export function lowerModel(model: Model, options: PassOptions): LoweredModel {
   const list = new KernelList();
   for (const { relaxed, plain } of scheduled) list.add(relaxed, plain);
   const kernels = list.print();
-  const weights = new WeightPlan();
+  const weights = both ? new WeightPlan(BINDING_ALIGN) : new WeightPlan();
   const entries = scheduled.map(
     (entry): CompiledEntry => ({ ...entry, plan: planEntry(entry.relaxed, weights, kernels.numberOf) }),
   );
-  return { entries, kernels, weights, at: { ...defaultSizes(model, symbols), ...defaultsOf(narrow) } };
+  const partitions = Object.fromEntries(scheduled.map(({ name, program }) => [name, program]));
+  const webgpu = both ? lowerForGpu(partitions, weights) : undefined;
+  const at = { ...defaultSizes(model, symbols), ...defaultsOf(narrow) };
+  return { entries, kernels, weights, at, ...(webgpu && { webgpu }) };
 }
 
 /** The default of every size, moved into the range of each entry that has it. */

@@ -39,7 +39,7 @@ export interface EntryReport {
 
 /** All counts at the sizes `at`. `macs` and `macsCompiled` are those of the first entry, `peakBytes` the largest. */
 export interface CompileReport {
-  readonly target: 'wasm';
+  readonly target: 'wasm' | 'wasm,webgpu';
   readonly at: Readonly<Record<string, number>>;
   readonly files: readonly FileReport[];
   /** Gzipped bytes of everything but the weights. */

@@ -76,6 +76,10 @@ export class Machine {
     return this.bindings.pipelines[launch.kernel]!;
   }
 
+  weights(buffer: number): GPUBuffer {
+    return this.#weights.buffers[buffer]!;
+  }
+
   /** The arena, at least so large; bind groups of the one before are dropped with it. */
   async arena(bytes: number): Promise<GPUBuffer> {
     if (this.#arena !== undefined && this.#arena.size >= bytes) return this.#arena;
@@ -108,7 +112,7 @@ export class Machine {
     if (late) this.ring ??= await gpu.create(RING * BINDING_ALIGN, usage, 'parameters');
     const uniforms = words.length > 0 ? await gpu.create(words.byteLength, usage, 'parameters') : undefined;
     const resource = ({ weights, at, bytes }: Range): GPUBufferBinding => ({
-      buffer: weights === undefined ? arena : this.#weights.buffers[weights]!,
+      buffer: weights === undefined ? arena : this.weights(weights),
       offset: at,
       size: bytes,
     });

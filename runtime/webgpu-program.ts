@@ -41,14 +41,14 @@ export interface GpuLaunch {
   readonly block: number | undefined;
 }
 
-/** One instruction; targets are positions in the list, places bytes of the arena. */
+/** One instruction; targets are positions in the list. */
 export type GpuOp =
   | GpuLaunch
   | { readonly kind: 'enter'; readonly symbol: string; readonly trips: Num; readonly reverse: boolean; end: number }
   | { readonly kind: 'next'; readonly start: number }
-  | { readonly kind: 'unless'; readonly at: number; target: number }
+  | { readonly kind: 'unless'; readonly at: Range; target: number }
   | { readonly kind: 'jump'; target: number }
-  | { readonly kind: 'count'; readonly symbol: string; readonly at: number; readonly min: Num; readonly max: Num };
+  | { readonly kind: 'count'; readonly symbol: string; readonly at: Range; readonly min: Num; readonly max: Num };
 
 export interface GpuPort {
   readonly port: Port;
@@ -128,6 +128,9 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
     }
     return { weights, at: from - range.from, bytes };
   };
+  /** The first word, which the steps of a plan look at. */
+  const word = (address: Address): Range =>
+    'w' in address ? inWeights(address.w, WORD) : { at: inArena(address), bytes: WORD };
   /** The weight at `from` ends at or before the next one. */
   const wholeWeight = (from: number): Range => {
     const end = to.starts.find((start) => start > from) ?? from;
@@ -185,7 +188,7 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
         emit(step.steps);
         enter.end = ops.push({ kind: 'next', start });
       } else if ('if' in step) {
-        const unless = { kind: 'unless' as const, at: inArena(step.if), target: 0 };
+        const unless = { kind: 'unless' as const, at: word(step.if), target: 0 };
         ops.push(unless);
         emit(step.then);
         const jump = { kind: 'jump' as const, target: 0 };
@@ -194,7 +197,7 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
         jump.target = ops.length;
       } else if ('count' in step) {
         const [min, max] = [step.min, step.max].map((x) => num(x, symbols, 0, INT - 1, `a bound of ${step.count}`));
-        ops.push({ kind: 'count', symbol: step.count, at: inArena(step.at), min: min!, max: max! });
+        ops.push({ kind: 'count', symbol: step.count, at: word(step.at), min: min!, max: max! });
       } else throw bad('a plan for WebGPU copies bytes');
     }
   };

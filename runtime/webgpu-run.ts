@@ -4,7 +4,7 @@ import { HeddleError } from './error.ts';
 import { numberOf } from './program.ts';
 import { type Machine, type Realised, RING } from './webgpu-machine.ts';
 import { Stopwatch } from './webgpu-profile.ts';
-import { type GpuLaunch, type GpuProgram, ROW } from './webgpu-program.ts';
+import { type GpuLaunch, type GpuProgram, type Range, ROW } from './webgpu-program.ts';
 import { BINDING_ALIGN } from './webgpu-weights.ts';
 
 /** Launches in a submission, and submissions that are handed over before the first of them is waited for. */
@@ -152,10 +152,11 @@ export async function executeOnGpu(
     } else await recorder.launched();
   };
 
-  /** The i32 at byte `at` of the arena, once all launches before are done. */
-  const look = async (at: number): Promise<number> => {
+  /** An i32, once all launches before are done. */
+  const look = async ({ weights, at }: Range): Promise<number> => {
     const staging = await machine.staging(16);
-    recorder.encoder.copyBufferToBuffer(arena, at, staging, 0, 4);
+    const from = weights === undefined ? arena : machine.weights(weights);
+    recorder.encoder.copyBufferToBuffer(from, at, staging, 0, 4);
     await recorder.submit();
     await gpu.race(staging.mapAsync(1, 0, 4));
     const value = new Int32Array(staging.getMappedRange(0, 4))[0]!;

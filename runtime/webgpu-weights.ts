@@ -81,7 +81,8 @@ export class GpuWeights {
   /** Makes the buffers. @throws HeddleError `memory` */
   static async create(gpu: Gpu, part: WebGpuPart, info: WeightsInfo): Promise<GpuWeights> {
     const ranges = cutWeights(weightStarts(part, info.memory), gpu.device.limits.maxBufferSize);
-    const usage = USAGE.storage | USAGE.copyTarget;
+    // Steps may look at a word of them.
+    const usage = USAGE.storage | USAGE.copyTarget | USAGE.copySource;
     const buffers: GPUBuffer[] = [];
     for (const { bytes } of ranges) buffers.push(await gpu.create(Math.ceil(bytes / 16) * 16, usage, 'the weights'));
     return new GpuWeights(gpu, ranges, buffers);

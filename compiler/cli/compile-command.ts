@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { refuseOthers } from '../bundle.ts';
-import { compile } from '../compile.ts';
+import { compile, type TargetName } from '../compile.ts';
 import type { CompileReport } from '../report.ts';
 import { type ModelOptions, modelOptions, readCount, readStorage, readTarget } from './options.ts';
 import { recordSelfTest } from './record.ts';
@@ -11,7 +11,7 @@ import { byteText, countText, EXIT, Progress, print, printJson, sizesText, table
 
 interface Options extends ModelOptions {
   readonly out: string;
-  readonly target: 'wasm';
+  readonly target: readonly TargetName[];
   readonly storage: 'f32' | 'f16';
   readonly selftest: boolean;
   readonly validate: boolean;
@@ -22,7 +22,7 @@ export function addCompile(program: Command): void {
   modelOptions(program.command('compile <model>'))
     .description('compile a model into a bundle: a folder of plain files that runs in Node and in browsers')
     .requiredOption('-o, --out <folder>', 'folder to write; an older bundle there is replaced')
-    .option('--target <name>', 'what to compile for: wasm', readTarget, 'wasm')
+    .option('--target <names>', 'what to compile for: wasm, or wasm,webgpu', readTarget, ['wasm'])
     .option('--storage <type>', 'floats in the weight file: f32, or f16 for half the bytes', readStorage, 'f32')
     .option('--no-selftest', 'record no run for session.selftest()')
     .option('--validate', 'run the reference interpreter before and after each pass (slow)', false)

@@ -1,5 +1,6 @@
 /** Options that several commands take, and how their text is read. */
 import type { Command } from 'commander';
+import type { TargetName } from '../compile.ts';
 import type { SizeBound, SizeBounds } from '../narrow.ts';
 import { usage } from './terminal.ts';
 
@@ -54,6 +55,17 @@ export const readNumbers =
 export const readStorage = (text: string): 'f32' | 'f16' =>
   text === 'f32' || text === 'f16' ? text : usage(`--storage is "${text}"`, 'known: f32, f16');
 
-/** Only one target exists so far, but its name is checked, so that a later bundle does not surprise. */
-export const readTarget = (text: string): 'wasm' =>
-  text === 'wasm' ? text : usage(`--target is "${text}"`, 'known targets: wasm');
+/** Names separated by commas. */
+export function readTarget(text: string): readonly TargetName[] {
+  const names = text.split(',');
+  const known = names.filter((name): name is TargetName => name === 'wasm' || name === 'webgpu');
+  if (known.length < names.length || !known.includes('wasm'))
+    usage(`--target is "${text}"`, 'write --target wasm or --target wasm,webgpu');
+  return known;
+}
+
+/** Where bundles run. */
+export const readDevice = (text: string): 'auto' | 'wasm' | 'webgpu' =>
+  text === 'auto' || text === 'wasm' || text === 'webgpu'
+    ? text
+    : usage(`--device is "${text}"`, 'known: auto, wasm, webgpu');

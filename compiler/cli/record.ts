@@ -31,7 +31,7 @@ export async function recordSelfTest(bundle: Bundle): Promise<readonly SelfTest[
     tests.push({ entry: entry.name, symbols, outputs: [], tolerance: TOLERANCE });
   }
   if (tests.length === 0) return [];
-  const session = await open({ manifest, files: bundle.files });
+  const session = await open({ manifest, files: bundle.files }, { device: 'wasm' });
   try {
     const done: SelfTest[] = [];
     for (const test of tests) {

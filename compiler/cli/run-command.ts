@@ -4,7 +4,7 @@ import type { Tensor } from '../../runtime/api.ts';
 import { open } from '../../runtime/open.ts';
 import { defaultEntry } from '../../runtime/session.ts';
 import type { ImageOptions } from './images.ts';
-import { collect, readCount, readNumbers } from './options.ts';
+import { collect, readCount, readDevice, readNumbers } from './options.ts';
 import { readBundleManifest } from './stored.ts';
 import { countText, print, printJson, usage } from './terminal.ts';
 import { asInputs, outputsJson, readInputs, writeOutput } from './values.ts';
@@ -14,6 +14,7 @@ interface Options {
   readonly output: readonly string[];
   readonly entry?: string;
   readonly threads?: number;
+  readonly device: 'auto' | 'wasm' | 'webgpu';
   readonly mean: readonly number[];
   readonly std: readonly number[];
   readonly scale: number;
@@ -37,6 +38,7 @@ export function addRun(program: Command): void {
     .option('-o, --output <file>', 'FILE.json, or NAME=FILE.npy; may be repeated; default: a summary', collect, [])
     .option('--entry <name>', 'which function of the bundle; default main, or the first')
     .option('--threads <n>', 'threads that compute', readCount('--threads', 1))
+    .option('--device <name>', 'auto, wasm or webgpu (in Node with the package webgpu)', readDevice, 'auto')
     .option('--json', 'print the outputs as JSON', false)
     .addHelpText(
       'after',
@@ -58,7 +60,8 @@ async function run(folder: string, options: Options): Promise<void> {
   if (!plan)
     return usage(`${folder} has no entry "${entry}"`, `its entries are ${Object.keys(manifest.entries).join(', ')}`);
   const inputs = readInputs(options.input, plan.inputs, imageOf(options));
-  const session = await open(folder, options.threads === undefined ? {} : { threads: options.threads });
+  const { device, threads } = options;
+  const session = await open(folder, { device, ...(threads !== undefined && { threads }) });
   try {
     const from = performance.now();
     const outputs = await session.run(asInputs(inputs), { entry });
