@@ -26,6 +26,7 @@ import {
   type OnnxTensor,
   type OnnxValueInfo,
 } from './proto.ts';
+import { PRODUCER, RANGES, restoredValues, sourceOf, withGroups } from './provenance.ts';
 import { hiddenName, Scope } from './scope.ts';
 import { type DimRange, Symbols } from './symbols.ts';
 import { type ExternalData, elementCount, ndOf, scalarOf, weightOf } from './tensor.ts';
@@ -100,6 +101,8 @@ class Importer implements Reading {
   private readonly options: ImportOptions;
   private readonly symbols: Symbols;
   private readonly counting: Counting;
+  /** Whether heddle wrote the file: then initializers are its parameters and Constant nodes its literals. */
+  private readonly own: boolean;
   private readonly functions: ReadonlyMap<string, OnnxFunction>;
   private readonly tensors = new Map<string, { readonly tensor: OnnxTensor; readonly what: string }>();
   private nodes = 0;
@@ -111,7 +114,8 @@ class Importer implements Reading {
     this.external = external;
     this.options = options;
     this.maxTrips = options.maxTrips;
-    this.symbols = new Symbols(options.dims ?? {});
+    this.own = proto.producer === PRODUCER;
+    this.symbols = new Symbols(options.dims ?? {}, this.own ? proto.metadata.get(RANGES) : undefined);
     this.counting = new Counting(this.symbols);
     this.functions = new Map(proto.functions.map((f) => [functionKey(f.domain, f.name, f.overload), f]));
   }
@@ -223,7 +227,8 @@ class Importer implements Reading {
     for (const t of g.initializers)
       this.declare(scope, t.name, this.tensor(t, t.name, `${what}: initializer "${t.name}"`, scope), 'an initializer');
     const outputs = g.outputs.map((v) => v.name);
-    this.runNodes(orderedNodes({ nodes: g.nodes, outputs, opsets: scope.opsets, what }), scope);
+    const nodes = withGroups(g.nodes, outputs);
+    this.runNodes(orderedNodes({ nodes, outputs, opsets: scope.opsets, what }), scope);
     return outputs.map((name) => this.find(scope, name, what));
   }
 
@@ -239,6 +244,10 @@ class Importer implements Reading {
       if (++this.nodes > MAX_NODES)
         fail('unsupported', `${this.source}: more than ${MAX_NODES} nodes after functions are inlined`);
       const opset = scope.opsets.get(proto.domain) ?? this.proto.opsets.get(proto.domain);
+      if (proto.restored) {
+        this.restore(proto, proto.restored.nodes, scope);
+        continue;
+      }
       try {
         const items = this.node(proto, opset, scope);
         for (const [i, name] of proto.outputs.entries()) {
@@ -250,6 +259,17 @@ class Importer implements Reading {
         throw located(error, nodeLabel(proto, opset), this.source);
       }
     }
+  }
+
+  /** A group of nodes as the value that it was written from, or node by node where that does not fit. */
+  private restore(proto: OnnxNode, nodes: readonly OnnxNode[], scope: Scope): void {
+    const label = nodeLabel(proto, undefined);
+    const values = restoredValues(
+      proto,
+      proto.inputs.map((name) => this.find(scope, name, label).value()),
+    );
+    if (!values) this.runNodes(nodes, scope);
+    else for (const [i, name] of proto.outputs.entries()) this.declare(scope, name, computed(values[i]!), 'a result');
   }
 
   private node(given: OnnxNode, opset: number | undefined, scope: Scope): Item[] {
@@ -264,7 +284,9 @@ class Importer implements Reading {
     if (control) return control(n, scope, this);
     if (proto.op === 'Constant' && proto.domain === '' && n.hasAttribute('value')) {
       const tensor = proto.attributes.get('value')!.t ?? n.fail('attribute "value" holds no tensor');
-      return [this.tensor(tensor, proto.outputs[0] ?? proto.name, label, scope)];
+      const name = proto.outputs[0] ?? proto.name;
+      if (!this.own) return [this.tensor(tensor, name, label, scope)];
+      return [literalItem(ndOf(weightOf(tensor, label, this.external)), name)];
     }
     const run = (operands: readonly (Item | undefined)[]): Item[] =>
       this.entry(new Node(proto, n.opset, operands, this.counting, this.external));
@@ -284,7 +306,8 @@ class Importer implements Reading {
       const known = literal ? folded(value) : undefined;
       if (known) return literalItem(known);
       const source = n.items.find((item) => item && !item.dims && item.value() === value);
-      return source ?? computed(value.name === undefined ? { ...value, name: n.proto.outputs[i] } : value);
+      const [name, loc] = [value.name ?? n.proto.outputs[i], value.loc ?? sourceOf(n.proto)];
+      return source ?? computed(name === value.name && loc === value.loc ? value : { ...value, name, loc });
     }) as Item[];
   }
 
@@ -315,7 +338,7 @@ class Importer implements Reading {
     const count = elementCount(tensor, what);
     const elements = (): Nd => ndOf(weightOf(tensor, what, this.external));
     const small = count <= 1 || (count <= MAX_LITERAL && dtype !== 'f32' && dtype !== 'f16' && dtype !== 'f64');
-    if (small || countOf(tensor.dims) === 0) return literalItem(elements());
+    if (!this.own && (small || countOf(tensor.dims) === 0)) return literalItem(elements());
     let key = name || 'constant';
     for (let i = 2; this.tensors.has(key); i++) key = `${name}#${i}`;
     this.tensors.set(key, { tensor, what });

@@ -54,14 +54,15 @@ export const stored = (value: Value, elements: () => Nd): Item => ({
 /** Most elements that are tracked one by one as sizes. */
 const MAX_DIMS = 1024;
 
-export function literalItem(value: Nd): Item {
+/** @param name what the value is called, should the graph need it */
+export function literalItem(value: Nd, name?: string): Item {
   const whole = value.data.length <= MAX_DIMS && value.data.every(Number.isInteger);
   return {
     type: tensor(value.dtype, value.shape),
     dims: whole && value.dtype !== 'bool' ? Array.from(value.data) : undefined,
     literal: true,
     constant: () => value,
-    value: once(() => constant([], { value })),
+    value: once(() => constant([], { value }, { name })),
   };
 }
 

@@ -63,6 +63,9 @@ export interface OnnxNode {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly attributes: ReadonlyMap<string, OnnxAttribute>;
+  readonly metadata?: ReadonlyMap<string, string>;
+  /** The value of ours that a group of nodes was written from; see `provenance.ts`. */
+  readonly restored?: { readonly text: string; readonly nodes: readonly OnnxNode[] };
 }
 
 export interface OnnxGraph {
@@ -93,6 +96,7 @@ export interface OnnxModel {
   readonly doc: string;
   /** Version by domain; the standard domain is `''`. */
   readonly opsets: ReadonlyMap<string, number>;
+  readonly metadata: ReadonlyMap<string, string>;
   readonly graph: OnnxGraph;
   readonly functions: readonly OnnxFunction[];
 }
@@ -341,6 +345,7 @@ function readNode(r: Reader, end: number, budget: Budget, depth: number): OnnxNo
   const [inputs, outputs]: [string[], string[]] = [[], []];
   const attributes = new Map<string, OnnxAttribute>();
   let [name, op, domain, overload] = ['', '', '', ''];
+  let metadata: Map<string, string> | undefined;
   eachField(r, end, budget, 'a node', (field) => {
     switch (field) {
       case 1:
@@ -366,11 +371,17 @@ function readNode(r: Reader, end: number, budget: Budget, depth: number): OnnxNo
       case 8:
         overload = r.string();
         return true;
+      case 9: {
+        const [key, value] = message(r, (_, to) => readEntry(r, to, budget));
+        metadata ??= new Map();
+        metadata.set(key, value);
+        return true;
+      }
       default:
         return false;
     }
   });
-  return { name, op, domain, overload, inputs, outputs, attributes };
+  return { name, op, domain, overload, inputs, outputs, attributes, ...(metadata && { metadata }) };
 }
 /** `ai.onnx` is another spelling of the standard domain. */
 const standard = (domain: string): string => (domain === 'ai.onnx' ? '' : domain);
@@ -465,6 +476,7 @@ function readFunction(r: Reader, end: number, budget: Budget): OnnxFunction {
 
 function readModel(r: Reader, budget: Budget): OnnxModel {
   const opsets = new Map<string, number>();
+  const metadata = new Map<string, string>();
   const functions: OnnxFunction[] = [];
   let [irVersion, producer, doc] = [0, '', ''];
   let graph: OnnxGraph | undefined;
@@ -487,6 +499,11 @@ function readModel(r: Reader, budget: Budget): OnnxModel {
         opsets.set(domain, version);
         return true;
       }
+      case 14: {
+        const [key, value] = message(r, (_, to) => readEntry(r, to, budget));
+        metadata.set(key, value);
+        return true;
+      }
       case 25:
         functions.push(message(r, (_, to) => readFunction(r, to, budget)));
         return true;
@@ -495,7 +512,7 @@ function readModel(r: Reader, budget: Budget): OnnxModel {
     }
   });
   if (!graph) fail('file', `${budget.source}: not an ONNX model: it has no graph`, { help: 'name an .onnx file' });
-  return { irVersion, producer, doc, opsets, graph, functions };
+  return { irVersion, producer, doc, opsets, metadata, graph, functions };
 }
 
 function decode<T>(bytes: Uint8Array, source: string, read: (r: Reader, budget: Budget) => T): T {

@@ -1,8 +1,10 @@
 /** Sizes that the file leaves open, as symbols with a name and a range. */
 import { fail } from '../../ir/diagnostic.ts';
-import { symbol } from '../../ir/scalar.ts';
-import type { Dim } from '../../ir/type.ts';
+import type { Expr, Sym } from '../../ir/expr.ts';
+import { substitute, symbol } from '../../ir/scalar.ts';
+import { asExpr, type Dim, dim } from '../../ir/type.ts';
 import type { OnnxDim } from './proto.ts';
+import { parseSize } from './provenance.ts';
 
 /** A size or a range: `4`, `'1..8'`, `'16..512 step 16'`, or the same as an object. */
 export type DimRange =
@@ -15,12 +17,15 @@ const USUAL = { min: 1, max: 4096 } as const;
 
 export class Symbols {
   private readonly ranges: Readonly<Record<string, DimRange>>;
+  /** Ranges that the file states itself, as `text.ts` prints them. */
+  private readonly stated: string | undefined;
   private readonly known = new Map<string, Dim>();
   private readonly taken = new Set<string>();
   private readonly used = new Set<string>();
 
-  constructor(ranges: Readonly<Record<string, DimRange>>) {
+  constructor(ranges: Readonly<Record<string, DimRange>>, stated?: string) {
     this.ranges = ranges;
+    this.stated = stated;
   }
 
   /** @param where names a size that the file does not name: the input and the axis */
@@ -32,11 +37,22 @@ export class Symbols {
     if (known !== undefined) return known;
     const id = this.identifier(name);
     const key = [name, id].find((k) => Object.hasOwn(this.ranges, k));
+    const parsed = key === undefined && this.stated !== undefined ? parseSize(name, this.stated) : undefined;
+    if (parsed !== undefined) {
+      const size = typeof parsed === 'number' || parsed.op === 'sym' ? parsed : this.narrowed(parsed);
+      this.known.set(name, size);
+      return size;
+    }
     const range = key === undefined ? USUAL : parseRange(key, this.ranges[key]!);
     if (key !== undefined) this.used.add(key);
     const size = typeof range === 'number' ? range : symbol(id, range);
     this.known.set(name, size);
     return size;
+  }
+
+  /** Arithmetic over symbols, each as it has been narrowed. */
+  private narrowed(size: Expr): Dim {
+    return dim(substitute(size, (e) => (e.op === 'sym' ? asExpr(this.size((e.arg as Sym).name, '')) : undefined)));
   }
 
   /** Refuses ranges for names that the model does not have. */
