@@ -8,6 +8,8 @@ import { type Expr, exprNodes } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { ALL, and, coordinate, exists, type IndexSet, or, where, whereNot } from '../ir/index-set.ts';
 import { coordinates, moved } from '../ir/need.ts';
+import { coords } from '../ir/ops/attention.ts';
+import { maskAt } from '../ir/ops/attention-need.ts';
 import { normalizeAxes, normalizeAxis } from '../ir/ops/check.ts';
 import { broadcastAxes } from '../ir/ops/elementwise-define.ts';
 import * as s from '../ir/scalar.ts';
@@ -87,6 +89,8 @@ export class Elements {
     const cx: LowerContext<Attrs> = { attrs, inputs: inputs.map(typeOf), out: type };
     const { lower } = op;
     if (lower.kind === 'view') return this.element(inputs[0]!, lower.from(at, cx));
+    if (op.name === 'greater_equal' && inputs[0]!.op.name === 'places' && uniformOf(inputs[1]!) === 0)
+      return this.#isPlaced(inputs[0]!, at);
     if (lower.kind === 'pointwise') {
       const roles = broadcastAxes(cx.inputs);
       const args = inputs.map((x, n) => {
@@ -99,8 +103,21 @@ export class Elements {
       });
       return lower.expr(args, cx);
     }
+    if (op.name === 'score_term') return this.#term(value, at);
     if (op.name === 'iota') return s.cast(at[normalizeAxis(Number(attrs.axis), at.length)]!, type.dtype);
     return undefined;
+  }
+
+  /** A mask or bias over coordinates and elements of its operands. */
+  #term({ attrs, inputs }: Value, at: readonly Expr[]): Expr {
+    const [b, h, q, k] = at as [Expr, Expr, Expr, Expr];
+    return maskAt(attrs.expr as Expr, (n, place) => this.element(inputs[n]!, place), coords, { b, h, q, k });
+  }
+
+  /** Whether a position has a place among ids. */
+  #isPlaced({ inputs, attrs }: Value, at: readonly Expr[]): Expr {
+    const ids = inputs[0]!;
+    return this.image(ids, [...at.slice(0, -1), undefined], at.at(-1)!, attrs.size as Dim);
   }
 
   /** A constant of few stretches of one value along one axis, or one that counts. */

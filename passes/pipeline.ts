@@ -1,5 +1,6 @@
 /** THE ordered list of passes. */
 import { canonicalize } from './canonicalize.ts';
+import { dropTokens } from './drop-tokens.ts';
 import { foldConstants } from './fold-constants.ts';
 import { foldMasks } from './fold-masks.ts';
 import { fuseAttention } from './fuse-attention.ts';
@@ -15,8 +16,9 @@ const PIPELINE: readonly Pass[] = [
   canonicalize, // numbers that have just been computed move to the right, and identities among them disappear
   raise, // before anything reads softmax or normalisations
   fuseAttention, // takes scales off the queries, which then are plain projections
-  integerProducts, // an attention of dequantised queries and keys stays one
   foldMasks, // reads what attentions are masked with, which then need not be computed
+  dropTokens, // knows the masks of attentions, and what of a product is read before others join it
+  integerProducts, // an attention of dequantised queries and keys stays one
   mergeProjections, // sees which projections only feed an attention
   canonicalize, // slices and reshapes that the passes above left behind meet
 ];

@@ -266,12 +266,14 @@ test('projections of BERT are merged, twelve times, at the same count', (t) => {
   t.is(countMacs(after), countMacs(main));
 });
 
-test('attention of the zoo passes through unchanged', (t) => {
+test('attention of the zoo passes through, and counts change only where a class token is read alone', (t) => {
+  // Behind the keys and values of the last block, 196 of 197 rows: queries, projection, two layers of four times the width.
+  const dropped = { 'vit-s16': 196 * (10 * 384 ** 2 + 2 * 197 * 384), gpt2: 0 };
   for (const name of ['vit-s16', 'gpt2'] as const)
     for (const [entry, before] of Object.entries(zoo(name).entries)) {
       const after = runPasses(before, pipelineFor());
       t.is(census(after).attention, 12, `${name} ${entry}`);
-      t.is(countMacs(after), countMacs(before), `${name} ${entry}`);
+      t.is(countMacs(after), countMacs(before) - dropped[name], `${name} ${entry}`);
       t.is(runPasses(after, pipelineFor()), after, `${name} ${entry}`);
     }
 });

@@ -30,6 +30,7 @@ export {
   unsqueeze,
 } from './movement.ts';
 export * as nn from './nn.ts';
+export { type Observed, output } from './output.ts';
 export { avgPool, maxPool, type PoolOptions } from './pool.ts';
 export {
   all,

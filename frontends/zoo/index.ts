@@ -23,6 +23,9 @@ const huge = { layers: 32, width: 1280, heads: 16, mlp: 5120 } as const;
 /** The decoder of every published MAE. */
 const decoder = { layers: 8, width: 512, heads: 16, mlp: 2048 } as const;
 
+/** The loss reads predictions of removed patches only, and so do its users: they show the visible ones as they are. */
+const removed = { predictions: 'removed' } as const;
+
 /** Options that every zoo model of a family takes. */
 export interface ZooOptions {
   /** ViT: also give the class token's attention map. */
@@ -38,9 +41,9 @@ const MODELS = {
   'vit-b16': (o) => vit({ name: 'vit-b16', ...image(16), ...base, classes: 1000, ...pick(o) }),
   'vit-b32': (o) => vit({ name: 'vit-b32', ...image(32), ...base, classes: 1000, ...pick(o) }),
   'vit-l16': (o) => vit({ name: 'vit-l16', ...image(16), ...large, classes: 1000, ...pick(o) }),
-  'mae-b16': (o) => mae({ name: 'mae-b16', ...image(16), ...base, decoder, ...loss(o) }),
-  'mae-l16': (o) => mae({ name: 'mae-l16', ...image(16), ...large, decoder, ...loss(o) }),
-  'mae-h14': (o) => mae({ name: 'mae-h14', ...image(14), ...huge, decoder, ...loss(o) }),
+  'mae-b16': (o) => mae({ name: 'mae-b16', ...image(16), ...base, decoder, ...removed, ...loss(o) }),
+  'mae-l16': (o) => mae({ name: 'mae-l16', ...image(16), ...large, decoder, ...removed, ...loss(o) }),
+  'mae-h14': (o) => mae({ name: 'mae-h14', ...image(14), ...huge, decoder, ...removed, ...loss(o) }),
   'bert-base': () => bert({ name: 'bert-base', ...base, vocabulary: 30522 }),
   'bert-large': () => bert({ name: 'bert-large', ...large, vocabulary: 30522 }),
   /** Sentence encoder: BERT of six narrow layers without heads. */

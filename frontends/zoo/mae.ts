@@ -26,6 +26,7 @@ import {
   named,
   nn,
   not,
+  output,
   param,
   reshape,
   type Score,
@@ -47,6 +48,8 @@ export interface MaeOptions extends StackConfig, PatchConfig {
   readonly maskRatio?: number;
   /** The loss compares with patches normalised to mean 0 and (unbiased) variance 1. Default false. */
   readonly normPixLoss?: boolean;
+  /** Which rows of `pred` are given: those of all patches, or zeros for visible ones. Default `all`. */
+  readonly predictions?: 'all' | 'removed';
   /** False for an encoder alone, whose outputs are `latent` and `mask`. Default true. */
   readonly hasDecoder?: boolean;
   /** Default 1e-6; the transformers library has 1e-12. */
@@ -60,6 +63,8 @@ export interface MaeOptions extends StackConfig, PatchConfig {
  * `pixel_values` f32[B, C, S, S], `noise` f32[B, L] → `pred` f32[B, L, P·P·C], `mask` f32[B, L] (1 = removed),
  * `loss` f32 (mean squared error over removed patches).
  *
+ * With `predictions: 'removed'` the rows of visible patches are zeros, and their predictions are not computed.
+ *
  * The patches of least noise stay: noise is any set of random numbers, equal ones count in order of position.
  * Batch is symbolic: 1 … 64, default 1.
  *
@@ -67,7 +72,7 @@ export interface MaeOptions extends StackConfig, PatchConfig {
  * sine-cosine positions.
  */
 export function mae(options: MaeOptions): ModelGraph {
-  const { maskRatio = 0.75, normPixLoss = false, hasDecoder = true } = options;
+  const { maskRatio = 0.75, normPixLoss = false, hasDecoder = true, predictions = 'all' } = options;
   const { eps = 1e-6, activation = 'gelu', qkvBias = true, name = 'mae' } = options;
   const { imageSize, patchSize, channels, layers, width, heads, mlp, decoder } = options;
   const shared = { eps, activation, qkvBias, matrix: init.xavierUniform };
@@ -155,7 +160,8 @@ export function mae(options: MaeOptions): ModelGraph {
       const error = sub(pred, wanted);
       const perPatch = mean(mul(error, error), { axes: -1 });
       const loss = div(sum(mul(perPatch, removed)), sum(removed));
-      return { pred, mask: removed, loss };
+      const observed = predictions === 'all' ? pred : output(pred, { where: not(stays) });
+      return { pred: observed, mask: removed, loss };
     },
     {
       doc: `Masked autoencoder, ${imageSize}×${imageSize} image, ${patchSize}×${patchSize} patches, ${visible} of ${patches} visible`,

@@ -1,0 +1,118 @@
+/**
+ * Which elements of every value are ever read: one backward pass from the outputs, each op asked for its `need`. Unknown
+ * means all. What a set itself loads from is read throughout, since whoever acts on the set must compute it.
+ */
+import type { Attrs } from '../ir/core.ts';
+import type { Expr } from '../ir/expr.ts';
+import { type Graph, graphValues, typeOf, type Value } from '../ir/graph.ts';
+import { ALL, type IndexSet, isNone, join, NONE, printSet, tidy } from '../ir/index-set.ts';
+import { needByAxes } from '../ir/need.ts';
+import type { NeedContext } from '../ir/op.ts';
+import { bool } from '../ir/scalar.ts';
+import { valueNames } from '../ir/text.ts';
+import type { Dim, TensorType } from '../ir/type.ts';
+import { Elements } from './elements.ts';
+import { staticValues } from './facts.ts';
+
+export interface DemandOptions {
+  /** What is read of the outputs, by name; all where nothing is said. */
+  readonly observed?: Readonly<Record<string, IndexSet>>;
+  /** Replaces what an op says it needs: for tests that seed mistakes. */
+  readonly need?: (
+    value: Value,
+    demand: readonly IndexSet[],
+    cx: NeedContext<Attrs>,
+  ) => readonly IndexSet[] | undefined;
+}
+
+export class Demand {
+  readonly elements: Elements = new Elements();
+  readonly graph: Graph;
+  readonly #order: readonly Value[];
+  readonly #sets = new Map<Value, IndexSet>();
+  /** Of ops with several results: a set for each. */
+  readonly #several = new Map<Value, IndexSet[]>();
+  readonly #statics: ReadonlySet<Value>;
+  readonly #options: DemandOptions;
+
+  constructor(graph: Graph, options: DemandOptions = {}) {
+    this.graph = graph;
+    this.#options = options;
+    this.#order = graphValues(graph);
+    this.#statics = staticValues(graph);
+    for (const [name, v] of graph.outputs) this.#read(v, options.observed?.[name] ?? ALL);
+    for (const v of this.#order.toReversed()) this.#visit(v);
+  }
+
+  /** Elements of a value that are read, over `coordinate(n)`; of a value with several results, whether any is. */
+  of(value: Value): IndexSet {
+    const several = this.#several.get(value);
+    if (several) return several.every(isNone) ? NONE : ALL;
+    return this.#sets.get(value) ?? NONE;
+  }
+
+  #read(value: Value, set: IndexSet): void {
+    if (isNone(set)) return;
+    if (value.op.name === 'get') {
+      const tuple = value.inputs[0]!;
+      const sets = this.#several.get(tuple) ?? outsOf(tuple).map(() => NONE);
+      const index = Number(value.attrs.index);
+      sets[index] = join(sets[index]!, set, typeOf(value).shape);
+      this.#several.set(tuple, sets);
+    }
+    const known = this.#sets.get(value);
+    const { shape } = typeOf(value);
+    this.#sets.set(value, known ? join(known, set, shape) : tidy(set, shape));
+    for (const source of this.elements.valuesOf(set))
+      if (source !== value && this.#sets.get(source) !== ALL) this.#read(source, ALL);
+  }
+
+  #visit(value: Value): void {
+    const { op, inputs, attrs } = value;
+    if (inputs.length === 0 || op.name === 'get') return;
+    const demand = this.#several.get(value) ?? [this.of(value)];
+    if (demand.every(isNone)) return;
+    const cx = this.#context(value);
+    const sets =
+      this.#options.need?.(value, demand, cx) ??
+      op.need?.(demand, cx) ??
+      (op.axes ? needByAxes(demand, cx.outs, op.axes(cx.inputs, attrs)) : inputs.map(() => ALL));
+    for (const [n, x] of inputs.entries()) this.#read(x, sets[n] ?? ALL);
+  }
+
+  #context(value: Value): NeedContext<Attrs> {
+    const { elements } = this;
+    const { inputs, attrs } = value;
+    const statics = this.#statics;
+    return {
+      attrs,
+      inputs: inputs.map(typeOf),
+      outs: outsOf(value),
+      element: (n: number, at: readonly Expr[]): Expr => elements.element(inputs[n]!, at),
+      support: (n: number): IndexSet => elements.support(inputs[n]!),
+      // Which rows of a table are read decides nothing: tables are laid out before anything runs.
+      image: (n: number, at: readonly (Expr | undefined)[], place: Expr, size: Dim): Expr =>
+        statics.has(inputs[0]!) ? TRUE : elements.image(inputs[n]!, at, place, size),
+    };
+  }
+
+  /** A line for each value of which not all is read: its name, its type's extents, and the set. */
+  print(): string {
+    const names = valueNames(this.graph);
+    const nameOf = (n: number): string => {
+      const source = this.elements.source(n);
+      const name = names.get(source.value) ?? `%${source.value.op.name}`;
+      return source.kind === 'image' ? `image ${name}` : name;
+    };
+    const lines = this.#order.flatMap((v) => {
+      const name = names.get(v);
+      if (name === undefined || v.op.name === 'param' || v.op.name === 'constant') return [];
+      return [`${name}: ${printSet(this.of(v), nameOf)}`];
+    });
+    return `${lines.join('\n')}\n`;
+  }
+}
+
+const TRUE: Expr = bool(true);
+
+const outsOf = (value: Value): readonly TensorType[] => (value.type.kind === 'tuple' ? value.type.items : [value.type]);
