@@ -1,5 +1,5 @@
 /** Matrix products as ONNX spells them. */
-import { isFloat, type Scalar } from '../../ir/dtype.ts';
+import type { Scalar } from '../../ir/dtype.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { add, cast, mul, sub } from '../../ir/ops/elementwise.ts';
 import { matmul } from '../../ir/ops/linear.ts';
@@ -53,10 +53,4 @@ export function centred(x: Value, zero: Value | undefined, to: Scalar, axis: num
 export const linear: Entries = {
   MatMul: (n) => product(n.value(0), n.value(1)),
   Gemm: gemm,
-  'com.microsoft:FusedMatMul': (n) => {
-    const [a, b] = [n.value(0), n.value(1)];
-    const out = matmul([a, b], { transposeA: n.int('transA', 0) !== 0, transposeB: n.int('transB', 0) !== 0 });
-    const alpha = n.float('alpha', 1);
-    return alpha === 1 || !isFloat(typeOf(a).dtype) ? out : mul([out, scalar(alpha, typeOf(a).dtype)]);
-  },
 };

@@ -55,7 +55,7 @@ export function along(v: Value, axis: -1 | -2): Value {
 const isByte = (dtype: Scalar): boolean => dtype === 'i8' || dtype === 'u8';
 
 /** Σ (a − za)(b − zb), as numpy's matmul takes its operands. Zero points: one number, one a row of a, one a column of b. */
-function integerProduct(a: Value, b: Value, za: Value | undefined, zb: Value | undefined): Value {
+export function integerProduct(a: Value, b: Value, za: Value | undefined, zb: Value | undefined): Value {
   const [as, bs] = [typeOf(a), typeOf(b)];
   if (!isByte(as.dtype) || !isByte(bs.dtype)) return product(centred(a, za, 'i32', -2), centred(b, zb, 'i32', -1));
   const left = as.shape.length === 1 ? reshape([a], { shape: [1, as.shape[0]!] }) : a;

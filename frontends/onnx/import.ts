@@ -301,7 +301,7 @@ class Importer implements Reading {
     n.finish();
     const literal = n.items.every((item) => item === undefined || item.literal);
     return results.map((value, i) => {
-      if (!value) return n.fail(`result ${i} is not supported`);
+      if (!value) return n.wants(i) ? n.fail(`result ${i} is not supported`) : undefined;
       countable(value, `${n.label}: result ${i}`);
       const known = literal ? folded(value) : undefined;
       if (known) return literalItem(known);
