@@ -4,8 +4,10 @@ import { type Graph, graphValues } from '../ir/graph.ts';
 import type { Model } from '../ir/model.ts';
 import { didYouMean } from '../ir/suggest.ts';
 import type { WeightStore } from '../ir/weights.ts';
+import type { FiniteMasks } from '../passes/mask-options.ts';
 import { type Pass, type Remark, runPasses } from '../passes/pass.ts';
 import { pipelineFor } from '../passes/pipeline.ts';
+import { factsOf } from '../passes/weight-facts.ts';
 import { FORMAT, type Manifest } from '../runtime/manifest.ts';
 import { Bundle } from './bundle.ts';
 import { decompose } from './decompose.ts';
@@ -32,6 +34,13 @@ export interface PassOptions {
   readonly target?: 'wasm' | readonly TargetName[] | undefined;
   /** Sizes to fix or narrow, by name: `{ batch: 4, sequence: { max: 128 } }`. A fixed size folds into the kernels. */
   readonly symbols?: SizeBounds | undefined;
+  /** Weights, where passes may look at them: buffers that exporters store among them are constants of the model. */
+  readonly weights?: WeightStore | undefined;
+  /**
+   * What numbers such as -10000, added to scores, are taken for: masks, which is what every author of one meant (`exact`, the
+   * default), or numbers, unless the weights show that every score is small beside them (`keep`).
+   */
+  readonly finiteMasks?: FiniteMasks | undefined;
   /** Runs the reference interpreter before and after each pass and compares. Slow; for small models. Default false. */
   readonly validate?: boolean | undefined;
   /** Rewrites allowed in all passes together, per entry: bisects a miscompile. Default no limit. */
@@ -146,6 +155,7 @@ export function optimise(name: string, authored: Graph, options: Omit<PassOption
   const optimised = runPasses(authored, pipelineFor('wasm'), {
     validate: options.validate,
     stopAfter: options.stopAfter,
+    masks: { ...(options.weights && factsOf(options.weights)), finiteMasks: options.finiteMasks },
     observe: (pass, graph) => options.observe?.(name, pass, graph),
     remark: (remark) => remarks.push(remark),
   });

@@ -22,7 +22,7 @@ import { conditionOf, type Piece, piecesOf } from './pieces.ts';
 
 export interface AbstractOptions {
   /** The elements of a parameter, where they are known and few enough to look at. */
-  readonly contents?: ((param: Value) => Nd | undefined) | undefined;
+  readonly contents?: ((param: string) => Nd | undefined) | undefined;
 }
 
 /** Expressions beyond this many nodes are not worth following. */
@@ -34,7 +34,7 @@ export class AbstractElements {
   /** Values at which the evaluation stopped for want of knowledge, in order; inputs and parameters are not among them. */
   readonly unknown: Value[] = [];
   readonly #box: Box;
-  readonly #contents: (param: Value) => Nd | undefined;
+  readonly #contents: (param: string) => Nd | undefined;
   readonly #known = new Map<Value, Map<string, Expr>>();
 
   /** @param coordinates variables that occur in the coordinates to be asked for; their ranges decide comparisons */
@@ -115,7 +115,7 @@ export class AbstractElements {
 
   #evaluate(value: Value, at: readonly Expr[]): Expr {
     if (value.type.kind === 'tuple') return this.#stop(value, at);
-    const tensor = literalOf(value) ?? (value.op.name === 'param' ? this.#contents(value) : undefined);
+    const tensor = literalOf(value) ?? (value.op.name === 'param' ? this.#stored(value) : undefined);
     if (tensor) return describeTensor(tensor, at) ?? this.leaf(value, at);
     if (value.op.name === 'cumsum') return this.#counted(value, at) ?? this.#stop(value, at);
     const { lower } = value.op;
@@ -137,6 +137,13 @@ export class AbstractElements {
       return this.#accept(value, at, lower.element(at, load, this.#context(value)));
     }
     return this.#stop(value, at);
+  }
+
+  /** The elements of a parameter that stands in the weights as the graph has it. */
+  #stored(param: Value): Nd | undefined {
+    const found = this.#contents(String(param.attrs.name));
+    const { dtype, shape } = typeOf(param);
+    return found?.dtype === dtype && found.shape.join() === shape.join() ? found : undefined;
   }
 
   /** The running sum of a constant: a multiple of the coordinate. */

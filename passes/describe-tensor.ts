@@ -14,15 +14,16 @@ export function describeTensor(x: Nd, at: readonly Expr[]): Expr | undefined {
   if (x.data.length === 0) return undefined;
   const axes = varyingAxes(x);
   if (axes.length === 0) return s.literal(x.data[0]!, x.dtype);
-  if (axes.length > 2) return undefined;
+  const range = describeRange(x, axes, at);
+  if (range || axes.length > 2) return range;
   const strides = rowMajor(x.shape);
   const [n, m] = [x.shape[axes[0]!]!, axes.length === 2 ? x.shape[axes[1]!]! : 1];
   const [rows, columns] = [strides[axes[0]!]!, axes.length === 2 ? strides[axes[1]!]! : 0];
   const element = (i: number, j: number): number => x.data[i * rows + j * columns]!;
   const [i, j] = [at[axes[0]!]!, at[axes[1] ?? axes[0]!]!];
   if (axes.length === 1) {
-    const range = x.dtype === 'bool' ? undefined : describeRange(x.dtype, n, (k) => element(k, 0), i);
-    if (range) return range;
+    const steps = describeSteps(x.dtype, n, (k) => element(k, 0), i);
+    if (steps) return steps;
   }
   const levels = new Set<number>();
   for (let a = 0; a < n; a++)
@@ -55,21 +56,28 @@ function varyingAxes(x: Nd): number[] {
   });
 }
 
-/** first + i · step, or first + i ÷ step. */
-function describeRange(dtype: Nd['dtype'], n: number, element: (k: number) => number, i: Expr): Expr | undefined {
+/** first + Σ i · step over the axes that vary. */
+function describeRange(x: Nd, axes: readonly number[], at: readonly Expr[]): Expr | undefined {
+  if (x.dtype === 'bool') return undefined;
+  const strides = rowMajor(x.shape);
+  const first = x.data[0]!;
+  const steps = axes.map((axis) => x.data[strides[axis]!]! - first);
+  if (![first, ...steps].every(Number.isSafeInteger)) return undefined;
+  const value = (flat: number): number =>
+    axes.reduce((sum, axis, n) => sum + steps[n]! * (Math.floor(flat / strides[axis]!) % x.shape[axis]!), first);
+  for (let flat = 0; flat < x.data.length; flat++) if (value(flat) !== x.data[flat]) return undefined;
+  const sum = axes.reduce<Expr>((e, axis, n) => s.add(e, s.mul(at[axis]!, steps[n]!)), s.literal(first));
+  return s.cast(sum, x.dtype);
+}
+
+/** first + i ÷ step: numbers of blocks. */
+function describeSteps(dtype: Nd['dtype'], n: number, element: (k: number) => number, i: Expr): Expr | undefined {
   const first = element(0);
-  const step = element(1) - first;
-  const all = (f: (k: number) => number): boolean => {
-    for (let k = 0; k < n; k++) if (f(k) !== element(k)) return false;
-    return true;
-  };
-  if (!Number.isInteger(first) || !Number.isInteger(step)) return undefined;
-  if (step !== 0 && all((k) => first + step * k)) return s.cast(s.add(s.mul(i, step), first), dtype);
   let length = 1;
   while (length < n && element(length) === first) length++;
-  if (n > 2 * length && all((k) => first + Math.floor(k / length)))
-    return s.cast(s.add(s.floordiv(i, length), first), dtype);
-  return undefined;
+  if (dtype === 'bool' || !Number.isSafeInteger(first) || n <= 2 * length) return undefined;
+  for (let k = 0; k < n; k++) if (element(k) !== first + Math.floor(k / length)) return undefined;
+  return s.cast(s.add(s.floordiv(i, length), first), dtype);
 }
 
 interface Run {
@@ -112,11 +120,13 @@ function describeMatrix(
     const found = describeBand(n, m, (a, b) => is(a, b) !== turned, i, j);
     if (found) return turned ? s.not(found) : found;
   }
-  const first = runOf(m, (b) => is(0, b));
-  if (first && first.lo === 0 && first.hi > 0) {
+  for (const turned of [false, true]) {
+    const first = runOf(m, (b) => is(0, b) !== turned);
+    if (!first || first.lo > 0 || first.hi === 0) continue;
     const size = first.hi;
-    if (holds((a, b) => Math.floor(a / size) === Math.floor(b / size)))
-      return s.eq(s.floordiv(i, size), s.floordiv(j, size));
+    if (!holds((a, b) => (Math.floor(a / size) === Math.floor(b / size)) !== turned)) continue;
+    const same = s.eq(s.floordiv(i, size), s.floordiv(j, size));
+    return turned ? s.not(same) : same;
   }
   const row = (a: number): boolean => Array.from({ length: m }, (_, b) => is(a, b)).includes(true);
   const column = (b: number): boolean => Array.from({ length: n }, (_, a) => is(a, b)).includes(true);

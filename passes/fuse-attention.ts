@@ -4,7 +4,7 @@
  * B batch, H heads, G heads of k and v, Q queries, K keys, D width of a query, E width of a value. Scores may be
  * [B, H, Q, K], [B·H, Q, K] or have more leading axes; the last one counts heads, the others together the batch.
  */
-import type { Expr } from '../ir/expr.ts';
+import { type Expr, exprNodes } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { attention, coords } from '../ir/ops/attention.ts';
 import { mul } from '../ir/ops/elementwise-binary.ts';
@@ -16,6 +16,9 @@ import * as s from '../ir/scalar.ts';
 import { type Dim, dim, elements, type Shape, sameDim, sameShape } from '../ir/type.ts';
 import { type Bias, isBounded, leadOf, type Mask, readScores, type Scores, type Term } from './attention-scores.ts';
 import { asWritten, is, isOne, near, rankOf, shapeOf, uniformOf } from './facts.ts';
+import type { MaskOptions } from './mask-options.ts';
+import { readMask } from './masks.ts';
+import type { PassContext } from './pass.ts';
 import { type Miss, miss, type Rule, rewritePass, rewritten } from './rewrite.ts';
 
 interface Probabilities {
@@ -46,7 +49,7 @@ function readProbabilities(from: Value): Probabilities | undefined {
   }
 }
 
-function fuse(root: Value): ReturnType<Rule['apply']> {
+function fuse(root: Value, { masks }: PassContext): ReturnType<Rule['apply']> {
   if (root.attrs.transposeA === true) return undefined;
   const probabilities = readProbabilities(root.inputs[0]!);
   if (!probabilities) return undefined;
@@ -57,7 +60,7 @@ function fuse(root: Value): ReturnType<Rule['apply']> {
   const scores = readScores(weights.inputs[0]!);
   if (!scores) return miss('the softmax does not read a product of queries and keys');
   if (scores.kind === 'miss') return scores;
-  const value = new Fusion(root, scores, probabilities.scrubbed).build();
+  const value = new Fusion(root, scores, probabilities.scrubbed, masks).build();
   if (value.kind === 'miss') return value;
   const covers = new Map<Value, string>();
   for (const v of probabilities.covers) covers.set(v, 'the softmax');
@@ -69,14 +72,16 @@ class Fusion {
   readonly #root: Value;
   readonly #scores: Scores;
   readonly #scrubbed: boolean;
+  readonly #facts: MaskOptions | undefined;
   readonly #batch: Dim;
   readonly #heads: Dim;
   readonly #operands: Value[] = [];
 
-  constructor(root: Value, scores: Scores, scrubbed: boolean) {
+  constructor(root: Value, scores: Scores, scrubbed: boolean, facts: MaskOptions | undefined) {
     this.#root = root;
     this.#scores = scores;
     this.#scrubbed = scrubbed;
+    this.#facts = facts;
     [this.#batch, this.#heads] = batchAndHeads([leadOf(root), ...scores.leads, leadOf(scores.product)]);
   }
 
@@ -86,8 +91,6 @@ class Fusion {
     if (dtype === 'f64' && biases.length > 0) return miss('a term in f64 is added to the scores');
     const onlyEmpty =
       masks.length > 0 && masks.every((m) => m.empty === 'nan') && biases.every((t) => !t.fill && isBounded(t.value));
-    if (this.#scrubbed && !onlyEmpty)
-      return miss('NaN of the softmax become zeros, and not only rows that a mask of −∞ hides make them');
     const a = unscaled(stored(product.inputs[0]!, product.attrs.transposeA === true));
     const b = unscaled(stored(product.inputs[1]!, product.attrs.transposeB !== true));
     if (rankOf(b.value) < rankOf(a.value) && !leadOf(a.value).every(isOne))
@@ -111,14 +114,37 @@ class Fusion {
     );
     if (mask === null || bias === null) return miss('a term of the scores has leading axes of its own');
     const scale = scaleOf(this.#scores.scale * a.scale * b.scale, shapeOf(q)[3]!);
-    const out = attention([q, k, values, ...this.#operands], {
+    const plain = {
       ...(scale !== undefined && { scale: asWritten(scale, dtype) }),
-      ...(mask && { mask, emptyRow: this.#scrubbed ? 'zero' : masks[0]!.empty }),
-      ...(bias && { bias }),
       ...(softcap > 0 && { softcap: asWritten(softcap, dtype) }),
+    };
+    const empty = masks[0]?.empty ?? 'zero';
+    const written = attention([q, k, values, ...this.#operands], {
+      ...plain,
+      ...(mask && { mask, emptyRow: this.#scrubbed && onlyEmpty ? 'zero' : empty }),
+      ...(bias && { bias }),
     });
+    const out = this.#scrubbed && !onlyEmpty ? this.#withoutNaN(written, plain) : written;
+    if (!out) return miss('NaN of the softmax become zeros, and not only rows that a mask of −∞ hides make them');
     const shape = shapeOf(this.#root);
     return sameShape(shapeOf(out), shape) ? out : reshape([out], { shape });
+  }
+
+  /** The attention whose rows of NaN are zeros, where only rows without a visible key are NaN. */
+  #withoutNaN(written: Value, plain: Parameters<typeof attention>[1]): Value | undefined {
+    const { mask, bias, emptyRow, operands } = readMask(written, this.#facts);
+    const added = bias ? exprNodes(bias) : [];
+    const bounded = added.every((e) =>
+      e.op === 'operand'
+        ? isBounded(operands[(e.arg as number) - 3]!)
+        : e.op !== 'const' || Math.abs(e.arg as number) < 1e30,
+    );
+    if (!bounded) return undefined;
+    const attrs = { ...plain, ...(mask && { mask }), ...(bias && { bias }) };
+    return attention([...written.inputs.slice(0, 3), ...operands], {
+      ...attrs,
+      emptyRow: emptyRow === 'nan' ? 'zero' : emptyRow,
+    });
   }
 
   /**

@@ -13,7 +13,7 @@ export interface MaskOptions {
   /** Default `exact`. */
   readonly finiteMasks?: FiniteMasks | undefined;
   /** The elements of a parameter, where they are known and few enough to look at. */
-  readonly contents?: ((param: Value) => Nd | undefined) | undefined;
+  readonly contents?: ((param: string) => Nd | undefined) | undefined;
   /** A number that no scaled score of this attention exceeds in size, where one is known. */
   readonly scoreBound?: ((attention: Value) => number | undefined) | undefined;
 }

@@ -54,7 +54,8 @@ export function runPasses(graph: Graph, pipeline: readonly Pass[], options: RunO
   const { observe, remark, validate = false, stopAfter = Infinity, masks } = options;
   let left = stopAfter;
   const mayRewrite = (): boolean => left > 0 && left-- > 0;
-  const validator = validate === false ? undefined : new Validator(graph, validate === true ? {} : validate);
+  const checks = validate === true ? {} : validate;
+  const validator = checks === false ? undefined : new Validator(graph, { contents: masks?.contents, ...checks });
   let current = graph;
   for (const pass of pipeline) {
     const before = current;

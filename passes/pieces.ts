@@ -1,6 +1,6 @@
 /** Expressions that take few values: each value with the condition on which it is taken. */
 
-import type { Scalar } from '../ir/dtype.ts';
+import { isInt, type Scalar } from '../ir/dtype.ts';
 import { evaluateExpr } from '../ir/evaluate-expr.ts';
 import { type Expr, exprNodes, makeExpr } from '../ir/expr.ts';
 import { normalPredicate } from '../ir/predicate.ts';
@@ -103,7 +103,8 @@ export function piecesOf(root: Expr, isBinary: (load: Expr) => boolean = () => f
 
 /** A comparison of numbers that take few values, as a condition on what decides them; undefined for other comparisons. */
 export function conditionOf(e: Expr, isBinary: (load: Expr) => boolean): Expr | undefined {
-  if (!exprNodes(e).some((x) => x.op === 'operand')) return undefined;
+  // Comparisons of coordinates are simple as they are.
+  if (isInt(e.args[0]!.dtype) && !exprNodes(e).some((x) => x.op === 'operand')) return undefined;
   const args = e.args.map((a) => piecesOf(a, isBinary));
   let rows: readonly Row[] = [{ values: [], when: s.bool(true) }];
   for (const [i, pieces] of args.entries()) {

@@ -39,7 +39,7 @@ export interface Rule {
   readonly ops: readonly OpDef[] | undefined;
   /** Whether values inside the pattern may be read by others too, because nothing is computed twice. */
   readonly sharing: boolean;
-  apply(root: Value): Rewritten | Miss | undefined;
+  apply(root: Value, cx: PassContext): Rewritten | Miss | undefined;
 }
 
 /** What it says when it applies; `sharing` as in `Rule`. */
@@ -123,7 +123,7 @@ function sweepOnce(graph: Graph, rulesOf: RuleIndex, cx: PassContext): Sweep {
   for (const root of graphValues(graph).reverse()) {
     if (gone.has(root)) continue;
     for (const r of rulesOf(root.op)) {
-      const outcome = r.apply(root);
+      const outcome = r.apply(root, cx);
       if (!outcome) continue;
       const refusal =
         outcome.kind === 'miss' ? outcome.why : r.sharing ? undefined : escaped(outcome.covers, root, readers, outputs);

@@ -66,6 +66,7 @@ async function run(source: string, options: Options): Promise<void> {
   if (options.entry !== undefined && !names.includes(options.entry))
     usage(`${model.name} has no entry "${options.entry}"`, `its entries are ${names.join(', ')}`);
   const chosen = { ...model, entries: pick(model.entries, options.entry) };
+  const weights = loaded.seeded ? undefined : loaded.weights;
 
   if (options.emit === 'graph' || options.emit === 'json' || options.remarks !== undefined) {
     const graphs: Graph[] = [];
@@ -74,6 +75,7 @@ async function run(source: string, options: Options): Promise<void> {
       let shown = graph;
       const done = optimise(name, graph, {
         ...options,
+        weights,
         observe: (_, pass, after) => {
           if (pass.name === options.after) shown = after;
         },
@@ -88,7 +90,11 @@ async function run(source: string, options: Options): Promise<void> {
     return;
   }
   if (options.after !== undefined) usage(`--after goes with --emit graph, not ${options.emit}`);
-  const { entries, kernels } = lowerModel(chosen, { stopAfter: options.stopAfter, validate: options.validate });
+  const { entries, kernels } = lowerModel(chosen, {
+    stopAfter: options.stopAfter,
+    validate: options.validate,
+    weights,
+  });
   const variant = options.plain ? 'plain' : 'relaxed';
   if (options.emit === 'plan')
     printJson({ name: model.name, entries: Object.fromEntries(entries.map(({ name, plan }) => [name, plan])) });

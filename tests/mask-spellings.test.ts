@@ -1,0 +1,103 @@
+/** Attention as exporters write it: whatever the spelling of its mask, the same predicate comes out. */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import { importOnnx } from '../frontends/onnx/index.ts';
+import { type Graph, graph, graphValues } from '../ir/graph.ts';
+import type { EmptyRow } from '../ir/ops/attention.ts';
+import { printExpr } from '../ir/print.ts';
+import { type Remark, runPasses } from '../passes/pass.ts';
+import { pipelineFor } from '../passes/pipeline.ts';
+import { replaceValues } from '../passes/rewrite.ts';
+import { factsOf } from '../passes/weight-facts.ts';
+import { projectRoot } from './support/project.ts';
+
+const folder = join(projectRoot, 'tests', 'fixtures', 'masks');
+
+/** The mask of each spelling, and what a query without a key becomes; `bias` where there is none. */
+const MEANING: Readonly<Record<string, readonly [mask: string, emptyRow: EmptyRow] | 'bias'>> = {
+  'causal-sdpa': ['k <= q', 'zero'],
+  chunks: ['k div 2 == q div 2', 'zero'],
+  'expand-mask': ['in3[b, k] != 0', 'uniform'],
+  'mask-converter': ['k <= q && in3[b, k] != 0', 'uniform'],
+  'minus-least': ['in3[b, k] != 0', 'uniform'],
+  'minus-ten-thousand': ['in3[b, k] != 0', 'unmasked'],
+  'multihead-padding': ['in3[b, k] != 0', 'nan'],
+  'ranges-eager': ['k <= q && in3[b, k] != 0', 'uniform'],
+  'ranges-sdpa': ['k <= q && in3[b, k] != 0', 'zero'],
+  'sliding-window': ['k <= q && q <= k + 2', 'zero'],
+  'sliding-window-wider': ['k <= q && q <= k + 3', 'zero'],
+  'soft-penalty': 'bias',
+  'triangle-buffer': ['k <= q', 'zero'],
+  'triangle-buffer-k2': ['k <= q + 1', 'zero'],
+  'triangle-buffer-turned': ['q <= k', 'zero'],
+  'triangle-of-infinity': ['k <= q', 'zero'],
+  'triangle-of-infinity-k2': ['k <= q + 1', 'zero'],
+};
+
+/** The graph with some inputs promised to hold 0 and 1. */
+function withBinary(g: Graph, names: readonly string[]): Graph {
+  const promised = new Map(
+    g.inputs
+      .filter((v) => names.includes(String(v.attrs.name)))
+      .map((v) => [v, { ...v, attrs: { ...v.attrs, binary: true } }] as const),
+  );
+  return graph(
+    g.name,
+    g.inputs.map((v) => promised.get(v) ?? v),
+    replaceValues(g, promised).outputs,
+  );
+}
+
+function folded(file: string, binary: boolean): { readonly after: Graph; readonly remarks: readonly Remark[] } {
+  const small = file.includes('.symbolic.') && file.startsWith('triangle-buffer');
+  const { model, weights } = importOnnx(join(folder, file), small ? { dims: { tokens: '1..16' } } : {});
+  const passes = pipelineFor();
+  const remarks: Remark[] = [];
+  const after = runPasses(
+    withBinary(model.entries.main!, binary ? ['attention_mask'] : []),
+    passes.slice(0, passes.findIndex((p) => p.name === 'fold-masks') + 1),
+    { remark: (r) => remarks.push(r), masks: factsOf(weights), validate: true },
+  );
+  return { after, remarks };
+}
+
+const attentionOf = (g: Graph) => graphValues(g).find((v) => v.op.name === 'attention');
+
+for (const file of readdirSync(folder).sort()) {
+  const name = file.split('.')[0]!;
+  test(`${file}: the mask`, (t) => {
+    const found = attentionOf(folded(file, true).after);
+    const meaning = MEANING[name];
+    if (!found || !meaning) return t.fail(found ? `no meaning is stated for ${name}` : 'there is no attention');
+    const { mask, bias, emptyRow } = found.attrs;
+    if (meaning === 'bias') return t.deepEqual([mask, bias === undefined], [undefined, false]);
+    t.is(bias, undefined);
+    const text = printExpr(mask as never);
+    // Padding that is read through a flat gather of unknown length is a tensor of booleans by then.
+    const flat = name.startsWith('ranges-') && file.includes('.symbolic.');
+    t.is(text, flat ? 'k <= q && in3[b, k]' : meaning[0]);
+    // torch's second exporter fills with the least float where the first one fills with −∞ and removes NaN.
+    t.is(emptyRow, name === 'ranges-sdpa' && file.includes('.dynamo.') ? 'uniform' : meaning[1]);
+  });
+}
+
+for (const name of ['minus-ten-thousand', 'minus-least', 'expand-mask'])
+  test(`${name}: numbers that nobody promises to be 0 and 1 stay numbers`, (t) => {
+    const { after, remarks } = folded(`${name}.script.fixed.onnx`, false);
+    t.is(attentionOf(after)?.attrs.mask, undefined);
+    t.true(
+      remarks.some(
+        ({ kind, why }) =>
+          kind === 'missed' && /%attention_mask holds numbers, and nobody declares that they are 0 and 1/.test(why),
+      ),
+    );
+  });
+
+test('every file has a meaning, and every meaning a file of each kind', (t) => {
+  const files = readdirSync(folder).sort();
+  const wanted = Object.keys(MEANING).flatMap((name) =>
+    ['dynamo.fixed', 'dynamo.symbolic', 'script.fixed', 'script.symbolic'].map((kind) => `${name}.${kind}.onnx`),
+  );
+  t.deepEqual(files, wanted.sort());
+});
