@@ -111,6 +111,7 @@ export class Gpu {
 
   /** The promise, or the loss of the device if that comes first. */
   async race<T>(promise: Promise<T>): Promise<T> {
+    promise.catch(() => {});
     if (this.lost !== undefined) throw this.lostError();
     let drop: (error: HeddleError) => void = () => {};
     try {
@@ -140,15 +141,18 @@ export class Gpu {
       const value = work();
       return { value, error: this.#pop() };
     } catch (error) {
-      this.#pop().catch(() => {});
+      this.#pop();
       throw error;
     }
   }
 
-  async #pop(): Promise<GPUError | undefined> {
+  #pop(): Promise<GPUError | undefined> {
     const { device } = this;
-    const all = await Promise.all([device.popErrorScope(), device.popErrorScope(), device.popErrorScope()]);
-    return all.find((error) => error !== null) ?? undefined;
+    const all = Promise.all([device.popErrorScope(), device.popErrorScope(), device.popErrorScope()]);
+    const first = all.then((errors) => errors.find((error) => error !== null) ?? undefined);
+    // Not everybody waits for it when the device goes.
+    first.catch(() => {});
+    return first;
   }
 
   /** @param what  for the error: `the weights` @throws HeddleError `memory` */

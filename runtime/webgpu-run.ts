@@ -67,7 +67,6 @@ class Recorder {
 
   /** Remembers what a scope will say. */
   note(error: Promise<GPUError | undefined>): void {
-    error.catch(() => {});
     this.#errors.push(error);
   }
 

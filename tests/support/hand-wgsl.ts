@@ -235,7 +235,7 @@ export const slowOnGpu: Partial<EntryPlan> = {
   steps: Array.from({ length: 200 }, () => ({
     kernel: GPU_KERNEL.slow,
     args: [{ b: 0 }, { b: 1 }],
-    params: [512, 300_000],
+    params: [512, 3_000],
     grid: 8,
     chunk: 1,
     label: 'slow',
