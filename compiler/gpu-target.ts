@@ -16,11 +16,13 @@ export interface GpuTarget extends Target {
   readonly name: 'webgpu';
   /** Tiles of products, largest first; a product takes the first that fills the device. */
   readonly tiles: readonly GpuTile[];
+  /** Products of fewer multiply-accumulates, at usual and at largest sizes, take direct kernels. */
+  readonly small: { readonly usual: number; readonly most: number };
   /** Workgroups that keep a device busy. */
   readonly workgroups: number;
   /** Invocations of a workgroup that reduces one line together. */
   readonly reduceGroup: number;
-  /** Queries and keys of one block of attention, multiples of 8, largest first: the first that fits is taken. */
+  /** Queries and keys of one block of attention, multiples of 16 and 8, largest first: the first that fits is taken. */
   readonly attention: readonly (readonly [queries: number, keys: number])[];
 }
 
@@ -31,6 +33,7 @@ export const WEBGPU: GpuTarget = {
     { rows: 64, columns: 64, depth: 16, perRow: 8, perColumn: 4 },
     { rows: 32, columns: 32, depth: 16, perRow: 4, perColumn: 4 },
   ],
+  small: { usual: 2 ** 18, most: 2 ** 26 },
   workgroups: 64,
   reduceGroup: 64,
   attention: [
@@ -38,7 +41,6 @@ export const WEBGPU: GpuTarget = {
     [32, 16],
     [16, 16],
     [16, 8],
-    [8, 8],
   ],
 };
 

@@ -1,4 +1,5 @@
 /** Compares what WebGPU computes, on the host and through Dawn, with the reference interpreter. */
+import { type GpuTarget, WEBGPU } from '../../compiler/gpu-target.ts';
 import { isFloat, roundTo } from '../../ir/dtype.ts';
 import { evaluate } from '../../ir/evaluate.ts';
 import type { Graph } from '../../ir/graph.ts';
@@ -13,6 +14,9 @@ export const gpuDevice = (): Promise<GPUDevice> => {
   opened ??= createGpu().then((adapter) => adapter.requestDevice());
   return opened;
 };
+
+/** The target with no work so small that it takes a direct kernel. */
+export const SHARED: GpuTarget = { ...WEBGPU, small: { usual: 0, most: 0 } };
 
 export interface Tolerance {
   /** Of |want|, or of `floor` where that is larger. */
@@ -46,11 +50,11 @@ export function gpuDifference(got: Nd | undefined, want: Nd, { relative, floor }
 export async function checkOnGpu(
   graph: Graph,
   inputs: Readonly<Record<string, Nd>>,
-  options: { readonly store?: WeightStore; readonly tolerance?: Tolerance; readonly program?: GpuProgram } = {},
+  options: { readonly store?: WeightStore; readonly tolerance?: Tolerance; readonly target?: GpuTarget } = {},
 ): Promise<{ readonly wrong: readonly string[]; readonly program: GpuProgram }> {
-  const { store, tolerance = CLOSE } = options;
+  const { store, tolerance = CLOSE, target } = options;
   const want = evaluate(graph, { inputs, ...(store && { params: paramsOf(store) }) });
-  const program = options.program ?? compileForGpu(graph, { ...(store && { store }) });
+  const program = compileForGpu(graph, { ...(store && { store }), ...(target && { target }) });
   const wrong: string[] = [];
   const results = { host: program.host(inputs), device: await program.device(await gpuDevice(), inputs) };
   for (const [engine, got] of Object.entries(results))

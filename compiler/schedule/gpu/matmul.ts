@@ -10,7 +10,6 @@ import { Block, buffer } from '../../../ir/kernel.ts';
 import {
   add,
   ceildiv,
-  evaluateIndex,
   extract,
   floordiv,
   floormod,
@@ -37,6 +36,7 @@ import { nameCoordinates } from '../element.ts';
 import { PANEL, storeColumns } from '../tile.ts';
 import { GROUP, invocations, workgroups } from './invocations.ts';
 import { Product } from './product.ts';
+import { isSmall, usualSize } from './small.ts';
 
 /** Most rows of a product whose right operand is read once. */
 const FEW_ROWS = 4;
@@ -45,6 +45,7 @@ export function scheduleMatmulGpu(cx: ScheduleContext): readonly Stage[] {
   const p = new Product(cx);
   if (!fillsLanes(typeOf(cx.region.root).dtype)) return [oneByOne(p)];
   const right = rightOperand(p);
+  if (isSmall(cx.target, p.macs)) return [direct(p, right)];
   if (!right.panels) return [inTiles(p, right, literal(1))];
   const [least, most] = boundsOf(p.m);
   // One of the two has no workgroups, by the number of rows that a run has.
@@ -88,10 +89,8 @@ function rightOperand(p: Product): Right {
 /** The first tile of which there are enough at the sizes that things are counted at. */
 function tileFor(p: Product): GpuTile {
   const { tiles, workgroups: wanted } = gpuOf(p.cx.target);
-  const usual = (e: Expr): number =>
-    evaluateIndex(e, (leaf) => (leaf.arg as { readonly default?: number }).default ?? 1);
   const count = ({ rows, columns }: GpuTile): number =>
-    usual(elements(p.batch)) * Math.ceil(usual(p.m) / rows) * Math.ceil(usual(p.n) / columns);
+    usualSize(elements(p.batch)) * Math.ceil(usualSize(p.m) / rows) * Math.ceil(usualSize(p.n) / columns);
   return tiles.find((tile) => count(tile) >= wanted) ?? tiles.at(-1)!;
 }
 
@@ -305,6 +304,25 @@ function fewRows(p: Product, panels: Buffer, when: Expr, always: boolean): Stage
     });
   });
   return makeStage(cx, block, { grid, work: mul(p.k, PANEL * count), macs: always ? p.macs : 0 });
+}
+
+/** Little work: four neighbouring results an invocation, straight from memory. */
+function direct(p: Product, right: Right): Stage {
+  const { cx } = p;
+  const { dtype } = typeOf(cx.region.root);
+  const shape = [...p.batch, p.m, ceildiv(p.n, 4)];
+  const block = new Block();
+  const grid = invocations(block, elements(shape), (unit, body) => {
+    const at = nameCoordinates(body, shape, unit);
+    const [batch, row] = [at.slice(0, -2), p.rowAt(at.at(-2)!)];
+    const n = body.let('n', mul(at.at(-1)!, 4));
+    const acc = body.var('acc', zero(dtype, 4));
+    body.for('k', 0, p.k, (k, inner) => {
+      inner.set(acc, fma(splat(p.left([...batch, ...row], k), 4), right.vector(batch, k, n), acc));
+    });
+    storeQuad(p, body, [...batch, ...row], n, acc);
+  });
+  return makeStage(cx, block, { grid, work: mul(p.k, GROUP * 4), macs: p.macs });
 }
 
 /** Element types without four lanes: one result an invocation. */
