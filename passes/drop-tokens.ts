@@ -22,7 +22,7 @@ import { splitProducts } from './split-products.ts';
 
 /** What decides whether rows are worth keeping alone. */
 export interface DropPolicy {
-  /** Multiply-accumulates that must be saved for each element that is moved to save them. */
+  /** Multiply-accumulates that must be saved for each element that is moved to save them; 0 drops whatever it can. */
   readonly macsPerElement: number;
   /** Largest share of rows that is kept. */
   readonly share: number;
@@ -122,7 +122,8 @@ class Labelling {
     for (let changed = true; changed; ) {
       changed = false;
       for (const { saved, moved, members } of this.#accounts()) {
-        if (saved > 0 && saved >= moved * this.#policy.macsPerElement) continue;
+        const { macsPerElement } = this.#policy;
+        if (saved >= moved * macsPerElement && (saved > 0 || macsPerElement === 0)) continue;
         for (const v of members) this.labels.delete(v);
         changed = true;
       }

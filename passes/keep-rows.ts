@@ -80,7 +80,8 @@ export class RowKeeper {
     if (sameLabel(own, label))
       return restrict(this, value, label) ?? this.ids.take(this.#whole(value), label.rows, label);
     const cheap = !this.#statics.has(value) && CHEAP.has(value.op.name) && value.inputs.length > 0;
-    if (own && own.axis === label.axis && rowsWithin(label.rows, own.rows)) {
+    // What stands in for a row that does not exist need not be among those held.
+    if (own && own.axis === label.axis && label.rows.exact && rowsWithin(label.rows, own.rows)) {
       if (own.batch === label.batch || own.batch === undefined || label.batch === undefined) {
         const place = { axis: own.axis, batch: own.batch ?? label.batch };
         return this.ids.takeFrom(this.at(value, own), own.rows, label.rows, place);
@@ -110,8 +111,6 @@ export class RowKeeper {
         return this.#summed(value);
       case 'attention':
         return restrictAttention(this, value, undefined) ?? this.#plain(value);
-      case 'compact':
-      case 'restore':
       default:
         return this.#plain(value);
     }
@@ -140,7 +139,7 @@ export class RowKeeper {
 
   /** Whether a condition is `holds` on all rows of a label, all of which exist. */
   #choosesOn(c: Value, { rows, axis, batch }: Label, holds: boolean): boolean {
-    if (rows.pieces.some((p) => p.kind === 'single')) return false;
+    if (!rows.exact) return false;
     const shape = typeOf(c).shape;
     const at = shape.map((d, n) => (isOne(d) ? s.literal(0) : coordinate(n)));
     const e = this.demand.elements.element(c, at);
@@ -196,7 +195,7 @@ export class RowKeeper {
     const { shape, dtype } = typeOf(x);
     const set = this.demand.of(x);
     const label = this.#labels.get(x);
-    if (label && this.#isRectangular(x, label) && label.rows.ascending) {
+    if (label && this.#isRectangular(x, label) && label.rows.ascending && label.rows.exact) {
       const own = { ...value, inputs: [this.at(x, label)] };
       return makeValue(own.op, own.inputs, value.attrs, value);
     }

@@ -127,7 +127,7 @@ function impliedAway(
   // Coordinates: entry, head, query, key.
   const extents = [q.shape[0]!, q.shape[1]!, q.shape[Q]!, k.shape[K]!];
   const lifted = (rows: RowSet | undefined, axis: number): IndexSet =>
-    rows
+    rows?.exact
       ? replace(rows.set, (leaf) => (leaf === ROW ? coordinate(axis) : leaf === ENTRY ? coordinate(0) : undefined))
       : ALL;
   const to = { b: coordinate(0), h: coordinate(1), q: coordinate(2), k: coordinate(3) };

@@ -174,6 +174,8 @@ const restrictSlice: Rule = (cx, value, label) => {
   const [starts, stops, steps] = [dims(value.attrs, 'starts'), dims(value.attrs, 'stops'), ints(value.attrs, 'steps')];
   const isWhole = (n: number): boolean => steps[n] === 1 && dim(starts[n]!) === 0 && sameDim(stops[n]!, from[n]!);
   if (steps[axis] !== 1 || (batch !== undefined && !isWhole(batch) && dim(from[batch]!) !== 1)) return undefined;
+  // What stands in for a row that does not exist is another row of a longer axis.
+  if (!isWhole(axis) && !label.rows.exact) return undefined;
   const rows = isWhole(axis) ? label.rows : cx.sets.shifted(label.rows, starts[axis]!, from[axis]!);
   const own = cx.at(x, { axis, batch, rows });
   const at = (list: readonly Dim[], whole: (n: number) => Dim): Dim[] =>
@@ -198,7 +200,8 @@ const restrictConcat: Rule = (cx, value, label) => {
       cx.at(x, rows === 'all' ? undefined : { axis, batch: rows.batch === undefined ? undefined : label.batch, rows }),
     );
   }
-  return parts.length === 1 ? parts[0] : concat(parts, { axis });
+  const joined = parts.length === 1 ? parts[0] : concat(parts, { axis });
+  return joined && sameDim(typeOf(joined).shape[axis]!, label.rows.count) ? joined : undefined;
 };
 
 const restrictIota: Rule = (cx, value, label) => {

@@ -55,6 +55,8 @@ export interface RowSet {
   readonly count: Dim;
   /** Whether rows stand in ascending order, none twice. */
   readonly ascending: boolean;
+  /** Whether all rows that are kept are in the set; otherwise some may stand in for rows that do not exist. */
+  readonly exact: boolean;
 }
 
 export const startOf = (rows: RowSet): Dim | undefined => {
@@ -134,9 +136,20 @@ export class RowSets {
     );
     if (known) return known;
     const count = pieces.map((p) => p.count).reduce(plusDim);
-    const rows: RowSet = { id: this.#known.length, set, size, batch, pieces, count, ascending };
+    const exact = pieces.every((p) => p.kind !== 'single' || this.#exists(p.row, size));
+    const rows: RowSet = { id: this.#known.length, set, size, batch, pieces, count, ascending, exact };
     this.#known.push(rows);
     return rows;
+  }
+
+  /** Whether a row number surely is one of the axis: the position of an extremum along an axis no longer than that. */
+  #exists(row: Expr, size: Dim): boolean {
+    const load = row.op === 'cast' ? row.args[0]! : row;
+    const source = load.op === 'operand' ? this.#elements.source(load.arg as number) : undefined;
+    if (source?.kind !== 'element' || (source.value.op.name !== 'arg_max' && source.value.op.name !== 'arg_min'))
+      return false;
+    const searched = typeOf(source.value.inputs[0]!).shape.at(Number(source.value.attrs.axis))!;
+    return sameDim(searched, size);
   }
 
   /** The same rows of a longer axis, `by` further on. */
@@ -152,12 +165,13 @@ export class RowSets {
 
   /** The rows that lie in start … stop − 1, counted from start; `all` when those are all, undefined when not known. */
   part(rows: RowSet, start: Dim, size: Dim): RowSet | 'all' | 'none' | undefined {
-    if (!rows.ascending) return undefined;
+    if (!rows.ascending || !rows.exact) return undefined;
     const set = replace(rows.set, (leaf) => (leaf === ROW ? s.add(ROW, start) : undefined));
     const extents = [rows.batch ?? 1, size];
     if (isEmpty(set, extents)) return 'none';
     if (isAll(set, extents)) return 'all';
-    return this.of(set, size, rows.batch);
+    const part = this.of(set, size, rows.batch);
+    return part?.exact && part.ascending ? part : undefined;
   }
 
   #pieces(set: IndexSet, size: Dim, extents: readonly Dim[]): readonly Piece[] | undefined {
@@ -182,15 +196,15 @@ export class RowSets {
     if (source.kind !== 'image') return undefined;
     const { shape } = typeOf(source.value);
     const place = l.e.args.at(-1)!;
-    const offset = affineOf(s.sub(ROW, place));
-    if (offset.terms.size > 0) return undefined;
+    // Of a part of the axis that is indexed not every row that is named need exist.
+    if (place !== ROW || !sameDim(source.size, size)) return undefined;
     // One axis is run over; of the others the first may be that of the entries, and the rest have size 1.
     const open = [...shape.keys()].filter((axis) => !source.fixed.includes(axis));
     const isAlone = (axis: number, n: number): boolean => dim(shape[axis]!) === 1 && isZero(l.e.args[n]!);
     const fits = source.fixed.every((axis, n) => (axis === 0 && l.e.args[n] === ENTRY) || isAlone(axis, n));
     if (open.length !== 1 || !fits) return undefined;
     const count = shape[open[0]!]!;
-    return { kind: 'named', indices: source.value, offset: offset.constant, size: source.size ?? size, count };
+    return { kind: 'named', indices: source.value, offset: 0, size, count };
   }
 
   /** Stretches between the constants that the set compares rows with. */
