@@ -3,6 +3,7 @@ import { CompileError } from '../../ir/diagnostic.ts';
 import { graph, typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
 import { branch, loop, scan } from '../../ir/ops/control.ts';
+import { less, select } from '../../ir/ops/elementwise.ts';
 import { concat, iota, reshape, slice, transpose } from '../../ir/ops/shape.ts';
 import { projectAll, scalar } from '../../ir/ops/structural.ts';
 import { sub } from '../../ir/scalar.ts';
@@ -185,7 +186,7 @@ function stack(parts: readonly Value[]): Value {
 function runScan(n: Node, scope: Scope, reading: Reading): Item[] {
   const g = n.graph('body');
   const count = n.int('num_scan_inputs');
-  if (n.opset < 9) return n.fail('Scan of opset 8 is not supported', 'convert the model to opset 9 or later');
+  if (n.opset < 9) return runBatches(n, g, scope, reading, count);
   const items = n.items.map((_, i) => n.item(i));
   const carried = items.length - count;
   if (count < 1 || carried < 0)
@@ -213,6 +214,65 @@ function runScan(n: Node, scope: Scope, reading: Reading): Item[] {
     const forward = outBack[k] === 1 ? flipped(result) : result;
     return computed(movedAxis(forward, 0, n.axis(outAxes[k] ?? 0, typeOf(result).shape.length)));
   });
+}
+
+/**
+ * Scan of opset 8, for every entry of the batch: states have the batch as their axis 0, what is scanned as axis 0 and the
+ * steps as axis 1. Written as a scan over the batch whose body is the scan over the steps.
+ */
+function runBatches(n: Node, g: OnnxGraph, scope: Scope, reading: Reading, count: number): Item[] {
+  const back = n.intList('directions') ?? [];
+  n.finish();
+  const operands = n.items.slice(1).map((_, i) => n.value(i + 1));
+  const carried = operands.length - count;
+  if (count < 1 || carried < 0)
+    n.fail(`num_scan_inputs is ${count} for ${operands.length} operands`, undefined, 'attribute');
+  const entry = (v: Value, axes: number): Item['type'] => tensor(typeOf(v).dtype, typeOf(v).shape.slice(axes));
+  const types = operands.map((v, i) => entry(v, i < carried ? 1 : 2));
+  const body = bodyOf(g, scope, reading, types);
+  const lens = n.optional(0);
+  const steps = typeOf(operands[carried]!).shape[1]!;
+  const { states, results, timed, ends } = untilEnd(body, carried, lens);
+  const own = operands.map((v, i) => argument(`entry${i}`, entry(v, 1)));
+  const captured = body.captures.map((c, i) => argument(`captured${i}`, typeOf(c.inner)));
+  const time = timed ? [iota([], { axis: 0, shape: [steps], dtype: typeOf(timed).dtype })] : [];
+  const end = ends ? [argument('end', typeOf(ends))] : [];
+  const xs = own.slice(carried).map((x, i) => (back[i] === 1 ? flipped(x) : x));
+  const inner = scan([...own.slice(0, carried), ...xs, ...time, ...captured, ...end], {
+    body: graph(
+      'step',
+      [...body.inputs, ...(timed ? [timed] : []), ...body.captures.map((c) => c.inner), ...(ends ? [ends] : [])],
+      [...states, ...results].map((v, i) => [`out${i}`, v] as const),
+    ),
+    carried,
+    closed: captured.length + end.length,
+  });
+  const value = scan([...operands, ...(lens ? [lens] : []), ...body.captures.map((c) => c.outer.value())], {
+    body: graph(
+      'entry',
+      [...own, ...end, ...captured],
+      projectAll(inner).map((v, i) => [`out${i}`, v] as const),
+    ),
+    carried: 0,
+    closed: captured.length,
+  });
+  return projectAll(value).map(computed);
+}
+
+/** The results of a body whose states stay as they are from the end of an entry on, and what says where it ends. */
+function untilEnd(
+  body: Body,
+  carried: number,
+  lens: Value | undefined,
+): { states: Value[]; results: Value[]; timed: Value | undefined; ends: Value | undefined } {
+  const [states, results] = [body.results.slice(0, carried), body.results.slice(carried)].map((list) =>
+    list.map((item) => item.value()),
+  ) as [Value[], Value[]];
+  if (!lens) return { states, results, timed: undefined, ends: undefined };
+  const one = tensor(typeOf(lens).dtype, []);
+  const [timed, ends] = [argument('time', one), argument('ends', one)];
+  const alive = less([timed, ends]);
+  return { states: states.map((v, i) => select([alive, v, body.inputs[i]!])), results, timed, ends };
 }
 
 /** `x` with one axis at another place, the others in order. */

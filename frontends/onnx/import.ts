@@ -12,6 +12,7 @@ import { controlOf, type Reading } from './control.ts';
 import { Counting } from './counting.ts';
 import { folded, onSizes } from './fold.ts';
 import { computed, type Item, literalItem, stored } from './item.ts';
+import { modern } from './legacy.ts';
 import { entryOf } from './mapping.ts';
 import { metOperands } from './meet.ts';
 import { Node, nodeLabel, type Results } from './node.ts';
@@ -57,7 +58,7 @@ export interface ImportedModel {
 }
 
 /** Opset versions of the standard domain whose operators are known. */
-const OPSETS = [6, 28] as const;
+const OPSETS = [1, 28] as const;
 /** Most elements of a tensor that are looked at while importing. */
 const MAX_KNOWN = 16384;
 /** Integer tensors up to this size are literals: axes, shapes, tables of positions. */
@@ -279,7 +280,7 @@ class Importer implements Reading {
     while (items.length > 0 && items.at(-1) === undefined) items.pop();
     const callee = this.functions.get(functionKey(proto.domain, proto.op, proto.overload));
     if (callee) return this.call(callee, proto, items, scope);
-    const n = new Node(proto, opset ?? 1, items, this.counting, this.external);
+    const n = modern(new Node(proto, opset ?? 1, items, this.counting, this.external));
     const control = controlOf(proto.domain, proto.op);
     if (control) return control(n, scope, this);
     if (proto.op === 'Constant' && proto.domain === '' && n.hasAttribute('value')) {
@@ -288,9 +289,8 @@ class Importer implements Reading {
       if (!this.own) return [this.tensor(tensor, name, label, scope)];
       return [literalItem(ndOf(weightOf(tensor, label, this.external)), name)];
     }
-    const run = (operands: readonly (Item | undefined)[]): Item[] =>
-      this.entry(new Node(proto, n.opset, operands, this.counting, this.external));
-    return onSizes(n, run) ?? run(items);
+    const run = (operands: readonly (Item | undefined)[]): Item[] => this.entry(n.on(operands));
+    return onSizes(n, run) ?? run(n.items);
   }
 
   /** The node through its entry; results of literals are literals. */

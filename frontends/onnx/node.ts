@@ -5,7 +5,7 @@ import type { Nd } from '../../ir/nd.ts';
 import type { Dim, Shape, TensorType } from '../../ir/type.ts';
 import type { Counting } from './counting.ts';
 import type { Item } from './item.ts';
-import type { OnnxAttribute, OnnxGraph, OnnxNode } from './proto.ts';
+import { elementTypeNamed, type OnnxAttribute, type OnnxGraph, type OnnxNode } from './proto.ts';
 import { type ExternalData, ndOf, scalarOf, weightOf } from './tensor.ts';
 
 /** What an operator's entry gives: its results in order; undefined for one that is not supported. */
@@ -44,9 +44,9 @@ export class Node {
     this.external = external;
   }
 
-  /** The same node on other operands. */
-  on(items: readonly (Item | undefined)[]): Node {
-    return new Node(this.proto, this.opset, items, this.counting, this.external);
+  /** The same node on other operands, and with other attributes where they are given. */
+  on(items: readonly (Item | undefined)[], attributes = this.proto.attributes): Node {
+    return new Node({ ...this.proto, attributes }, this.opset, items, this.counting, this.external);
   }
 
   get label(): string {
@@ -121,7 +121,7 @@ export class Node {
     const item = this.items[i];
     if (!item) return undefined;
     const dims = item.dims ?? this.ints(i) ?? this.unknown(i, 'must follow from the shapes of the inputs');
-    const wrong = dims.find((d) => typeof d === 'number' && !Number.isSafeInteger(d));
+    const wrong = dims.find((d) => typeof d === 'number' && !Number.isInteger(d));
     if (wrong !== undefined)
       this.fail(
         `operand ${i} ("${this.proto.inputs[i]}") holds ${String(wrong)}, which is no size`,
@@ -201,7 +201,9 @@ export class Node {
   }
   dtype(name: string): ReturnType<typeof scalarOf> | undefined {
     const a = this.attribute(name);
-    return a && scalarOf(a.i ?? 0, `${this.label}: attribute "${name}"`);
+    // Before opset 6 types went by their names.
+    const type = a?.s === undefined ? a?.i : elementTypeNamed(a.s);
+    return a && scalarOf(type ?? 0, `${this.label}: attribute "${name}"`);
   }
   graph(name: string): OnnxGraph {
     return this.required(name, this.attribute(name)?.g);

@@ -117,6 +117,9 @@ const NEWER: Readonly<Record<number, string>> = {
 };
 /** ONNX's name of an element type: `FLOAT16`. */
 export const elementTypeName = (type: number): string => DataType[type] ?? NEWER[type] ?? `element type ${type}`;
+/** The number of an element type by ONNX's name of it; undefined for unknown names. */
+export const elementTypeNamed = (name: string): number | undefined =>
+  Object.hasOwn(DataType, name) ? DataType[name as keyof typeof DataType] : undefined;
 
 /** Messages inside messages; a model's deepest honest nesting is a few dozen. */
 const MAX_DEPTH = 64;
