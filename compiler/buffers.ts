@@ -5,7 +5,7 @@ import { typeOf, type Value } from '../ir/graph.ts';
 import { buffer } from '../ir/kernel.ts';
 import { add, floordiv, floormod, literal, max, mul } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
-import { elements } from '../ir/type.ts';
+import { asExpr, elements, type Shape } from '../ir/type.ts';
 import { flatten } from './access.ts';
 import type { Partition } from './partition.ts';
 import { type Binding, type Region, type RegionBuffers, storedAs, type WeightLayout } from './region.ts';
@@ -23,7 +23,7 @@ export class BufferTable implements RegionBuffers {
 
   input(value: Value): Buffer {
     if (this.isStatic(value)) return this.weight(value, this.layoutOf(value));
-    return this.make(`in${this.indexOf(value)}`, typeOf(value).dtype, elements(typeOf(value).shape), 'read', {
+    return this.make(`in${this.indexOf(value)}`, typeOf(value).dtype, readable(typeOf(value).shape), 'read', {
       kind: 'value',
       value,
     });
@@ -44,7 +44,7 @@ export class BufferTable implements RegionBuffers {
   output(value: Value): Buffer {
     const index = this.region.outputs.indexOf(value);
     if (index < 0) throw new Error(`region ${this.region.name} does not write ${value.op.name}`);
-    return this.make(`out${index}`, typeOf(value).dtype, elements(typeOf(value).shape), 'readwrite', {
+    return this.make(`out${index}`, typeOf(value).dtype, readable(typeOf(value).shape), 'readwrite', {
       kind: 'value',
       value,
     });
@@ -94,14 +94,18 @@ export class BufferTable implements RegionBuffers {
   private make(name: string, dtype: Scalar, size: Expr, access: Buffer['access'], binding: Binding): Buffer {
     const known = this.table.get(name);
     if (known) return known;
-    const made = buffer(name, dtype, notEmpty(size), { access });
+    const made = buffer(name, dtype, size, { access });
     this.table.set(name, made);
     this.bindings.set(made, binding);
     return made;
   }
 }
 
-/** Both sides of a choice may be evaluated: what may have no elements at run time can be read at position 0 all the same. */
+/**
+ * Elements that can be read. Both sides of a choice may be evaluated: what may have no elements when it runs can be read at
+ * position 0 of its axes all the same.
+ */
+const readable = (shape: Shape): Expr => elements(shape.map((d) => notEmpty(asExpr(d))));
 export const notEmpty = (count: Expr): Expr =>
   count.op !== 'const' && boundsOf(count)[0] <= 0 ? max(count, 1) : count;
 

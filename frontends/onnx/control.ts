@@ -3,11 +3,12 @@ import { CompileError } from '../../ir/diagnostic.ts';
 import { graph, typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
 import { branch, loop, scan } from '../../ir/ops/control.ts';
-import { less, select } from '../../ir/ops/elementwise.ts';
+import { extend } from '../../ir/ops/counted.ts';
+import { add, and, cast, less, maximum, minimum, mul, select } from '../../ir/ops/elementwise.ts';
 import { concat, iota, reshape, slice, transpose } from '../../ir/ops/shape.ts';
 import { projectAll, scalar } from '../../ir/ops/structural.ts';
-import { sub } from '../../ir/scalar.ts';
-import { asExpr, type Dim, dim, sameType, tensor } from '../../ir/type.ts';
+import { max, sub } from '../../ir/scalar.ts';
+import { asExpr, type Dim, dim, sameDim, sameType, tensor } from '../../ir/type.ts';
 import { flexAttention } from './import-only-attention.ts';
 import { computed, type Item, literalItem, sizesItem } from './item.ts';
 import type { Node } from './node.ts';
@@ -70,12 +71,50 @@ function runIf(n: Node, scope: Scope, reading: Reading): Item[] {
   let condition = n.value(0);
   if (typeOf(condition).shape.length > 0) condition = reshape([condition], { shape: [] });
   const operands = [...captures.keys()].map((outer) => outer.value());
-  const value = branch([condition, ...operands], { then: closed('then', yes), else: closed('else', no) });
-  return projectAll(value).map(computed);
+  const joints = yes.results.map((a, i) => joint(a.type, no.results[i]?.type, n.counting));
+  const alike = (body: Body): Body => ({ ...body, results: fitted(body.results, joints) });
+  const value = branch([condition, ...operands], { then: closed('then', alike(yes)), else: closed('else', alike(no)) });
+  return cutAgain(n, projectAll(value), joints).map(computed);
+}
+
+/** Sizes that one branch gives differently from the other: for each such axis, room for either. */
+type Joint = readonly { readonly axis: number; readonly room: Dim }[];
+
+function joint(a: Item['type'], b: Item['type'] | undefined, counting: Node['counting']): Joint {
+  if (!b || a.dtype !== b.dtype || a.shape.length !== b.shape.length) return [];
+  return a.shape.flatMap((d, axis) => {
+    const other = b.shape[axis]!;
+    if (sameDim(d, other)) return [];
+    return [{ axis, room: dim(max(asExpr(counting.roomFor(d)), counting.roomFor(other))) }];
+  });
+}
+
+/** Results of one branch with room where the branches differ, and behind them how much of it is used. */
+function fitted(results: readonly Item[], joints: readonly Joint[]): Item[] {
+  const sizes: Item[] = [];
+  const values = results.map((item, i) => {
+    let value = item.value();
+    for (const { axis, room } of joints[i] ?? []) {
+      sizes.push(sizesItem('i32', [], [item.type.shape[axis]!]));
+      value = extend([value], { axis, size: room });
+    }
+    return value === item.value() ? item : computed(value);
+  });
+  return [...values, ...sizes];
+}
+
+/** Results of both branches, cut to what the one that ran gave. */
+function cutAgain(n: Node, results: readonly Value[], joints: readonly Joint[]): Value[] {
+  let next = joints.length;
+  return joints.map((list, i) =>
+    list.reduce((value, { axis }) => n.cut([value], results[next++]!, { axis })[0]!, results[i]!),
+  );
 }
 
 /** Beyond this, a number of trips is a way to say "until the condition fails". */
 const ENDLESS = 2 ** 31 - 1;
+/** Most trips of a loop that the data bound, where nobody says how many there can be. */
+const USUAL_TRIPS = 4096;
 /** Trips that are written out one after another where a state changes its shape. */
 const MAX_UNROLLED = 256;
 
@@ -107,24 +146,67 @@ function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
   }
   const next = body.results[0]!;
   const goesOn = next.literal ? next.constant()!.data[0] !== 0 : next.value() === body.items[1]!.value();
-  if (trips !== undefined && startsTrue && goesOn) return counted(body, trips, states);
-  if (body.results.length > 1 + states.length)
-    n.fail('the number of rows it stacks depends on the data', 'export it with a fixed number of trips');
+  if (goesOn && (trips !== undefined || n.has(0))) {
+    if (trips !== undefined && startsTrue) return over(body, numbers(trips), states);
+    // The data say how often, before the first trip.
+    const asked = trips === undefined ? scalarOf(n.value(0)) : sizesItem('i64', [], [trips]).value();
+    const made = minimum([maximum([asked, scalar(0, 'i64')]), scalar(ENDLESS, 'i64')]);
+    const count = startsTrue ? made : select([scalarOf(first.value()), made, scalar(0, 'i64')]);
+    const times = numbers(trips ?? reading.maxTrips ?? USUAL_TRIPS);
+    return over(body, n.cut([times], cast([count], { to: 'i32' }))[0]!, states);
+  }
   const most = trips ?? reading.maxTrips;
   if (most === undefined)
     n.fail('its number of trips is only known when it runs', 'pass maxTrips, the most it will ever make');
-  const count = n.has(0) && trips === undefined ? scalarOf(n.value(0)) : sizesItem('i64', [], [most]).value();
+  return until(n, body, { most, trips, first, states });
+}
+
+/** A loop that ends when its condition fails; what it stacks has as many rows as it made trips. */
+function until(
+  n: Node,
+  body: Body,
+  loops: {
+    readonly most: Dim;
+    readonly trips: Dim | undefined;
+    readonly first: Item;
+    readonly states: readonly Item[];
+  },
+): Item[] {
+  const { most, trips, first, states } = loops;
+  const asked = n.has(0) && trips === undefined ? scalarOf(n.value(0)) : undefined;
+  const count = asked ?? sizesItem('i64', [], [most]).value();
   const captures = body.captures.map((c) => c.outer.value());
-  const value = loop([count, scalarOf(first.value()), ...states.map((s) => s.value()), ...captures], {
+  const next = scalarOf(body.results[0]!.value());
+  const [kept, stacked] = [body.results.slice(1, 1 + states.length), body.results.slice(1 + states.length)];
+  const condition = scalarOf(first.value());
+  const own = [argument('made', tensor('i32', [])), argument('goes_on', tensor('bool', []))] as const;
+  const value = loop([count, condition, ...states.map((s) => s.value()), scalar(0, 'i32'), condition, ...captures], {
     body: graph(
       'body',
-      [...body.inputs, ...body.captures.map((c) => c.inner)],
-      [['next', scalarOf(next.value())], ...outputsOf(body.results.slice(1))],
+      [...body.inputs, ...own, ...body.captures.map((c) => c.inner)],
+      [
+        ['next', next],
+        ...outputsOf(kept),
+        ['made', add([own[0], scalar(1, 'i32')])],
+        ['goes_on', next],
+        ...stacked.map((item, i) => [`row${i}`, item.value()] as const),
+      ],
     ),
-    carried: states.length,
+    carried: states.length + 2,
     maxTrips: most,
   });
-  return projectAll(value).map(computed);
+  const results = projectAll(value);
+  const rows = results.slice(states.length + 2);
+  if (rows.length === 0) return results.slice(0, states.length).map(computed);
+  let made = results[states.length]!;
+  if (asked || trips === undefined) {
+    // A loop that is not done after the most trips has more rows than there is room for, which is refused when it runs.
+    const limit = sizesItem('i32', [], [most]).value();
+    const still = results[states.length + 1]!;
+    const wants = asked ? and([still, less([cast([made], { to: 'i64' }), asked])]) : still;
+    made = add([made, mul([cast([wants], { to: 'i32' }), add([limit, scalar(1, 'i32')])])]);
+  }
+  return [...results.slice(0, states.length), ...n.cut(rows, made)].map(computed);
 }
 const scalarOf = (v: Value): Value => (typeOf(v).shape.length === 0 ? v : reshape([v], { shape: [] }));
 
@@ -134,8 +216,10 @@ function tripsOf(n: Node): Dim | undefined {
   return known === undefined || (typeof known === 'number' && known >= ENDLESS) ? undefined : known;
 }
 
+const numbers = (count: Dim): Value => iota([], { axis: 0, shape: [count], dtype: 'i64' });
+
 /** A loop whose condition always holds: a scan over the trip numbers. */
-function counted(body: Body, trips: Dim, states: readonly Item[]): Item[] {
+function over(body: Body, times: Value, states: readonly Item[]): Item[] {
   const [time, condition, ...old] = body.inputs;
   // The trip number is the item; the condition, which is true, is closed over.
   const inner = graph(
@@ -143,7 +227,6 @@ function counted(body: Body, trips: Dim, states: readonly Item[]): Item[] {
     [...old, time!, condition!, ...body.captures.map((c) => c.inner)],
     outputsOf(body.results.slice(1)),
   );
-  const times = iota([], { axis: 0, shape: [trips], dtype: 'i64' });
   const on = scalar(1, 'bool');
   const value = scan([...states.map((s) => s.value()), times, on, ...body.captures.map((c) => c.outer.value())], {
     body: inner,

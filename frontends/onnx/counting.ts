@@ -1,9 +1,11 @@
 /** Sizes that the data decide: their names, which are unique in the model, and what counts them. */
 import { countedIn, countedSize, symbolsIn } from '../../ir/counts.ts';
 import type { Expr } from '../../ir/expr.ts';
-import { type Graph, graph, graphValues, topoOrder, typeOf, type Value } from '../../ir/graph.ts';
+import { type Graph, graph, graphValues, isGraph, topoOrder, typeOf, type Value } from '../../ir/graph.ts';
 import { makeValue } from '../../ir/op.ts';
 import { counted } from '../../ir/ops/counted.ts';
+import { symbolsOf } from '../../ir/scalar.ts';
+import { boundsOf } from '../../ir/simplify.ts';
 import type { Dim } from '../../ir/type.ts';
 import type { Symbols } from './symbols.ts';
 
@@ -29,6 +31,14 @@ export class Counting {
     const size = countedSize(this.symbols.fresh(`${hint}_count`), capacity, { min });
     this.counts.set(size, { count, capacity });
     return values.map((x) => counted([x, count], { axis, size }, { name: hint }));
+  }
+
+  /** A bound of a size over sizes that are not counted. */
+  roomFor(size: Dim): Dim {
+    if (typeof size === 'number') return size;
+    const own = this.counts.get(size);
+    if (own) return this.roomFor(own.capacity);
+    return symbolsOf(size).some((s) => this.counts.has(s)) ? boundsOf(size)[1] : size;
   }
 
   /** `x` with an axis that must have as many elements as were counted; running it fails where it has not. */
@@ -79,9 +89,10 @@ export class Counting {
    */
   anchored(g: Graph): Graph {
     const all = graphValues(g);
-    const defined = new Set<Dim>(countedIn(g).map(({ size }) => size));
+    const defined = new Set<Dim>(bodiesOf(g).flatMap((body) => countedIn(body).map(({ size }) => size)));
     const lost = new Set(all.flatMap((v) => [...symbolsIn(v)]).filter((s) => this.counts.has(s) && !defined.has(s)));
-    if (lost.size === 0) return g;
+    const before = lost.size;
+    if (before === 0) return g;
     const done = new Map<Value, Value>();
     for (const v of all) {
       const inputs = v.inputs.map((x) => done.get(x)!);
@@ -89,8 +100,9 @@ export class Counting {
       done.set(v, this.source(same, lost, g) ?? same);
     }
     const outputs = [...g.outputs].map(([name, v]) => [name, done.get(v)!] as const);
+    const result = graph(g.name, g.inputs, outputs);
     // The counts that have come in may themselves mention sizes.
-    return this.anchored(graph(g.name, g.inputs, outputs));
+    return lost.size < before ? this.anchored(result) : result;
   }
 
   private source(v: Value, lost: Set<Expr>, g: Graph): Value | undefined {
@@ -105,4 +117,10 @@ export class Counting {
     const whole = makeValue(v.op, v.inputs, { ...v.attrs, shape: shape.with(axis, found.capacity) });
     return counted([whole, found.count], { axis, size }, v);
   }
+}
+
+/** A graph and the bodies inside it. */
+function bodiesOf(g: Graph): Graph[] {
+  const inside = graphValues(g).flatMap((v) => Object.values(v.attrs).filter(isGraph));
+  return [g, ...inside.flatMap(bodiesOf)];
 }
