@@ -24,11 +24,13 @@ import {
   type OnnxGraph,
   type OnnxModel,
   type OnnxNode,
+  type OnnxSparse,
   type OnnxTensor,
   type OnnxValueInfo,
 } from './proto.ts';
 import { PRODUCER, RANGES, restoredValues, sourceOf, withGroups } from './provenance.ts';
 import { hiddenName, Scope } from './scope.ts';
+import { dense } from './sparse.ts';
 import { type DimRange, Symbols } from './symbols.ts';
 import { type ExternalData, elementCount, ndOf, scalarOf, weightOf } from './tensor.ts';
 import { functionKey, type UnsupportedNode, unsupportedNodes } from './unsupported.ts';
@@ -135,7 +137,8 @@ class Importer implements Reading {
         },
       );
     const scope = new Scope(undefined, 'inline', proto.opsets);
-    const initialised = new Set(proto.graph.initializers.map((t) => t.name));
+    const { initializers, sparse } = proto.graph;
+    const initialised = new Set([...initializers, ...sparse.map((t) => t.values)].map((t) => t.name));
     const given = proto.graph.inputs.filter((v) => !initialised.has(v.name));
     const inputs: Value[] = [];
     for (const info of given) {
@@ -223,8 +226,10 @@ class Importer implements Reading {
 
   /** Reads initializers and nodes; the results are the graph's outputs. */
   private body(g: OnnxGraph, scope: Scope, what: string): Item[] {
-    if (g.sparseInitializers > 0)
-      fail('unsupported', `${what}: sparse initializers are not supported`, { help: 'store them as dense tensors' });
+    for (const t of g.sparse) {
+      const own = `${what}: sparse initializer "${t.values.name}"`;
+      this.declare(scope, t.values.name, this.sparse(t, own, scope), 'an initializer');
+    }
     for (const t of g.initializers)
       this.declare(scope, t.name, this.tensor(t, t.name, `${what}: initializer "${t.name}"`, scope), 'an initializer');
     const outputs = g.outputs.map((v) => v.name);
@@ -289,6 +294,8 @@ class Importer implements Reading {
       if (!this.own) return [this.tensor(tensor, name, label, scope)];
       return [literalItem(ndOf(weightOf(tensor, label, this.external)), name)];
     }
+    const sparse = proto.domain === '' && proto.op === 'Constant' ? proto.attributes.get('sparse_value') : undefined;
+    if (sparse?.sparse) return [this.sparse(sparse.sparse, label, scope)];
     const run = (operands: readonly (Item | undefined)[]): Item[] => this.entry(n.on(operands));
     return onSizes(n, run) ?? run(n.items);
   }
@@ -348,6 +355,12 @@ class Importer implements Reading {
     );
     scope.root.set(hiddenName(key), item);
     return scope.get(hiddenName(key))!;
+  }
+
+  /** A stored tensor of few elements, spread over zeros. */
+  private sparse({ values, indices, dims }: OnnxSparse, what: string, scope: Scope): Item {
+    const elements = this.tensor(values, values.name, `${what}: values`, scope).value();
+    return computed(dense(elements, ndOf(weightOf(indices, `${what}: indices`, this.external)), dims, what));
   }
 
   private store(main: Graph): WeightStore {

@@ -26,6 +26,15 @@ export interface OnnxTensor {
   readonly strings: number;
 }
 
+/** A tensor stored as its elements that are not zero. Its name is that of the values. */
+export interface OnnxSparse {
+  /** [n]. */
+  readonly values: OnnxTensor;
+  /** i64: flat positions [n], or coordinates [n, rank]. */
+  readonly indices: OnnxTensor;
+  readonly dims: readonly number[];
+}
+
 export type OnnxDim = number | string | undefined;
 /** What the file says of a value: a tensor's element type and sizes, as far as it says them. */
 export interface OnnxValueInfo {
@@ -49,6 +58,7 @@ export interface OnnxAttribute {
   readonly s: string | undefined;
   readonly t: OnnxTensor | undefined;
   readonly g: OnnxGraph | undefined;
+  readonly sparse?: OnnxSparse | undefined;
   readonly floats: readonly number[];
   readonly ints: readonly number[];
   readonly strings: readonly string[];
@@ -73,7 +83,7 @@ export interface OnnxGraph {
   readonly doc: string;
   readonly nodes: readonly OnnxNode[];
   readonly initializers: readonly OnnxTensor[];
-  readonly sparseInitializers: number;
+  readonly sparse: readonly OnnxSparse[];
   readonly inputs: readonly OnnxValueInfo[];
   readonly outputs: readonly OnnxValueInfo[];
 }
@@ -231,6 +241,21 @@ function readTensor(r: Reader, end: number, budget: Budget): OnnxTensor {
   return { name, dims, type, raw, varints, hasRaw, external: location === 1 ? external : undefined, strings };
 }
 
+function readSparse(r: Reader, end: number, budget: Budget): OnnxSparse {
+  const dims: number[] = [];
+  let [values, indices]: [OnnxTensor?, OnnxTensor?] = [];
+  eachField(r, end, budget, 'a sparse tensor', (field, wire) => {
+    if (field === 1) values = message(r, (_, to) => readTensor(r, to, budget));
+    else if (field === 2) indices = message(r, (_, to) => readTensor(r, to, budget));
+    else if (field === 3) return numbers(r, wire, dims, integer);
+    else return false;
+    return true;
+  });
+  if (!values || !indices)
+    fail('file', `${budget.source}: a sparse tensor lacks its values or indices`, { help: 'export the file again' });
+  return { values, indices, dims };
+}
+
 function readEntry(r: Reader, end: number, budget: Budget): readonly [string, string] {
   let [key, value] = ['', ''];
   eachField(r, end, budget, 'an entry', (field) => {
@@ -303,7 +328,7 @@ function readAttribute(r: Reader, end: number, budget: Budget, depth: number): O
   const [floats, ints, strings]: [number[], number[], string[]] = [[], [], []];
   let [name, type] = ['', 0];
   let [ref, f, i, s]: [string?, number?, number?, string?] = [];
-  let [t, g]: [OnnxTensor?, OnnxGraph?] = [];
+  let [t, g, sparse]: [OnnxTensor?, OnnxGraph?, OnnxSparse?] = [];
   eachField(r, end, budget, 'an attribute', (field, wire) => {
     switch (field) {
       case 1:
@@ -337,11 +362,14 @@ function readAttribute(r: Reader, end: number, budget: Budget, depth: number): O
       case 21:
         ref = r.string() || undefined;
         return true;
+      case 22:
+        sparse = message(r, (_, to) => readSparse(r, to, budget));
+        return true;
       default:
         return false;
     }
   });
-  return { name, type, ref, f, i, s, t, g, floats, ints, strings };
+  return { name, type, ref, f, i, s, t, g, sparse, floats, ints, strings };
 }
 
 function readNode(r: Reader, end: number, budget: Budget, depth: number): OnnxNode {
@@ -394,7 +422,8 @@ function readGraph(r: Reader, end: number, budget: Budget, depth: number): OnnxG
     fail('file', `${budget.source}: graphs are nested more than ${MAX_DEPTH} deep`, { help: 'the file is damaged' });
   const [nodes, initializers]: [OnnxNode[], OnnxTensor[]] = [[], []];
   const [inputs, outputs]: [OnnxValueInfo[], OnnxValueInfo[]] = [[], []];
-  let [name, doc, sparseInitializers] = ['', '', 0];
+  const sparse: OnnxSparse[] = [];
+  let [name, doc] = ['', ''];
   eachField(r, end, budget, 'a graph', (field) => {
     switch (field) {
       case 1:
@@ -416,13 +445,13 @@ function readGraph(r: Reader, end: number, budget: Budget, depth: number): OnnxG
         outputs.push(message(r, (_, to) => readValueInfo(r, to, budget)));
         return true;
       case 15:
-        sparseInitializers++;
-        return false;
+        sparse.push(message(r, (_, to) => readSparse(r, to, budget)));
+        return true;
       default:
         return false;
     }
   });
-  return { name, doc, nodes, initializers, sparseInitializers, inputs, outputs };
+  return { name, doc, nodes, initializers, sparse, inputs, outputs };
 }
 
 function readOpset(r: Reader, end: number, budget: Budget): readonly [string, number] {
