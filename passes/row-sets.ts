@@ -2,7 +2,7 @@
  * Sets of rows that can be kept: a set of positions along one axis, the same for all batch entries or one for each, of which
  * is known how many there are and how their numbers are computed.
  */
-import { type Affine, affineOf, formMentions, plus, scaled, shifted, solve, toExpr } from '../ir/affine.ts';
+import { type Affine, formMentions, plus, scaled, shifted, solve, toExpr } from '../ir/affine.ts';
 import type { Expr, Sym } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import {

@@ -26,6 +26,7 @@ export {
   slice,
   split,
   take,
+  takeRows,
   transpose,
   unsqueeze,
 } from './movement.ts';

@@ -155,6 +155,12 @@ export const gather = <D extends Scalar, X extends Shape, E extends Scalar, I ex
   indices: Check<Tensor<E, I>, IndexError<'gather', E>>,
 ): Tensor<D, Gathered<X, I>> => apply(indexOps.gather, [x, indices as Tensor], { axis: 0 });
 
+/** For each entry, its rows at the given positions: x [B, N, …] at [B, P] is [B, P, …]. Negative positions count from the end. */
+export function takeRows<D extends Scalar, E extends Scalar>(x: Tensor<D>, positions: Tensor<E>): Tensor<D> {
+  const places = reshape(positions as Tensor, [...(positions.shape as Shape), 1]);
+  return apply(indexOps.gatherNd, [x, places], { batchDims: 1 });
+}
+
 /** For each index, the element of x at the same coordinates except on `axis`, where the index says. */
 export const gatherElements = <D extends Scalar, E extends Scalar, I extends Shape>(
   x: Tensor<D>,

@@ -22,6 +22,7 @@ import {
   splitHeads,
   type Tensor,
   take,
+  takeRows,
   tanh,
 } from '../dsl/index.ts';
 import type { Activation, StackConfig } from '../weights/hf-config.ts';
@@ -41,6 +42,11 @@ export interface BertOptions extends StackConfig {
   readonly pooler?: boolean;
   readonly maskedLm?: boolean;
   readonly nextSentence?: boolean;
+  /**
+   * Positions of each sequence whose predictions are wanted, of which there are this many: an input `masked_positions`
+   * i64[B, P] more, and `prediction_logits` f32[B, P, V]. Absent: predictions of all positions.
+   */
+  readonly predictionsAt?: number;
   readonly name?: string;
 }
 
@@ -56,7 +62,7 @@ export interface BertOptions extends StackConfig {
  */
 export function bert(options: BertOptions): ModelGraph {
   const { positions = 512, segments = 2, activation = 'gelu', eps = 1e-12, name = 'bert' } = options;
-  const { pooler = true, maskedLm = true, nextSentence = true } = options;
+  const { pooler = true, maskedLm = true, nextSentence = true, predictionsAt } = options;
   const { layers, width, heads, mlp, vocabulary } = options;
   const config = {
     layers,
@@ -80,6 +86,9 @@ export function bert(options: BertOptions): ModelGraph {
     input_ids: input(i64, ids, 'token numbers'),
     attention_mask: input(i64, ids, '1 for tokens, 0 for padding'),
     token_type_ids: input(i64, ids, 'segment of each token: 0 or 1'),
+    ...(predictionsAt !== undefined && {
+      masked_positions: input(i64, [batch, predictionsAt] as readonly Dim[], 'positions whose predictions are wanted'),
+    }),
   };
   const dense = (layer: string, from: number, to: number) => nn.linear(layer, { in: from, out: to, init: start });
   const norm = (layer: string) => nn.layerNorm(layer, { size: width, eps });
@@ -87,7 +96,7 @@ export function bert(options: BertOptions): ModelGraph {
   return model(
     name,
     inputs,
-    ({ input_ids, attention_mask, token_type_ids }) => {
+    ({ input_ids, attention_mask, token_type_ids, masked_positions }) => {
       const mask = ({ b, k, read }: Score) => expr.ne(read(attention_mask, b, k), 0);
       const words = nn.embedding('bert.embeddings.word_embeddings', { rows: vocabulary, width, init: start });
       const kinds = nn.embedding('bert.embeddings.token_type_embeddings', { rows: segments, width, init: start });
@@ -100,12 +109,17 @@ export function bert(options: BertOptions): ModelGraph {
       const pooled = pooler || nextSentence ? tanh(dense('bert.pooler.dense', width, width)(take(x, 1, 0))) : undefined;
       if (!maskedLm && !nextSentence) return { last_hidden_state: x, ...(pooled ? { pooler_output: pooled } : {}) };
       return {
-        ...(maskedLm ? { prediction_logits: predictions(x, words.table()) } : {}),
+        ...(maskedLm ? { prediction_logits: at(predictions(x, words.table()), masked_positions) } : {}),
         ...(nextSentence && pooled ? { seq_relationship_logits: dense('cls.seq_relationship', width, 2)(pooled) } : {}),
       };
     },
     { doc: 'BERT encoder', config },
   );
+
+  /** Rows at positions; all where there are none. */
+  function at(x: Tensor<'f32'>, positions: Tensor<'i64'> | undefined): Tensor<'f32'> {
+    return positions ? takeRows(x, positions) : x;
+  }
 
   /** Post-norm: norm(x + attention(x)), then norm(y + mlp(y)). */
   function block(x: Tensor<'f32'>, label: string, mask: AttentionOptions['mask'] & {}): Tensor<'f32'> {

@@ -26,6 +26,7 @@ import {
   split,
   splitHeads,
   type Tensor,
+  take,
 } from '../dsl/index.ts';
 import type { Activation, StackConfig } from '../weights/hf-config.ts';
 import { activate } from './activation.ts';
@@ -38,6 +39,8 @@ export interface Gpt2Options extends StackConfig {
   readonly activation?: Activation;
   /** Default 1e-5. */
   readonly eps?: number;
+  /** Which logits prefill gives: those of every position, or of the last, f32[B, V]. Default `all`. */
+  readonly logits?: 'all' | 'last';
   readonly name?: string;
 }
 
@@ -53,6 +56,8 @@ interface Cache {
  * - `decode`: `input_ids` i64[B, 1] with `past.N.key` and `past.N.value` f32[B, H, past, E] → `logits` f32[B, 1, V] and
  *   `present.N.*` f32[B, H, past + 1, E]. The token stands at position `past`.
  *
+ * With `logits: 'last'` prefill gives `logits` f32[B, V] of the last position.
+ *
  * Batch is symbolic, 1 … 64, default 1; `sequence` 1 … positions, default all; `past` 1 … positions − 1, default all.
  * Linear weights are stored [in, out], as published.
  *
@@ -61,7 +66,7 @@ interface Cache {
  */
 export function gpt2(options: Gpt2Options): ModelGraph {
   const { positions = 1024, activation = 'gelu_tanh', eps = 1e-5, name = 'gpt2' } = options;
-  const { layers, width, heads, mlp, vocabulary } = options;
+  const { layers, width, heads, mlp, vocabulary, logits: wanted = 'all' } = options;
   const config = { layers, width, heads, mlp, vocabulary, positions, activation, eps };
   const batch = dim('batch', { max: 64, default: 1 });
   const sequence = dim('sequence', { max: positions, default: positions });
@@ -77,7 +82,10 @@ export function gpt2(options: Gpt2Options): ModelGraph {
 
   const prefill = entry(
     { input_ids: input(i64, [batch, sequence] as readonly Dim[], 'token numbers') },
-    ({ input_ids }) => decoder(input_ids, { start: 0, stop: sequence }, { mask: causal }),
+    ({ input_ids }) => {
+      const given = decoder(input_ids, { start: 0, stop: sequence }, { mask: causal });
+      return wanted === 'all' ? given : { ...given, logits: take(given.logits as Tensor<'f32'>, 1, -1) };
+    },
   );
   const decodeInputs: Inputs = {
     input_ids: input(i64, [batch, 1] as readonly Dim[], 'number of the newest token'),

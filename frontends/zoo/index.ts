@@ -2,7 +2,7 @@
 import { fail } from '../../ir/diagnostic.ts';
 import { nearest } from '../../ir/suggest.ts';
 import type { ModelGraph } from '../dsl/index.ts';
-import { bert } from './bert.ts';
+import { type BertOptions, bert } from './bert.ts';
 import { gpt2 } from './gpt2.ts';
 import { type MaeOptions, mae } from './mae.ts';
 import { type VitOptions, vit } from './vit.ts';
@@ -34,6 +34,10 @@ export interface ZooOptions {
   readonly maskRatio?: number;
   /** MAE: the loss normalises each target patch. */
   readonly normPixLoss?: boolean;
+  /** BERT: predictions at that many positions of each sequence, which are an input. */
+  readonly predictionsAt?: number;
+  /** GPT-2: logits of every position of a prompt, or of the last. */
+  readonly logits?: 'all' | 'last';
 }
 
 const MODELS = {
@@ -44,8 +48,8 @@ const MODELS = {
   'mae-b16': (o) => mae({ name: 'mae-b16', ...image(16), ...base, decoder, ...removed, ...loss(o) }),
   'mae-l16': (o) => mae({ name: 'mae-l16', ...image(16), ...large, decoder, ...removed, ...loss(o) }),
   'mae-h14': (o) => mae({ name: 'mae-h14', ...image(14), ...huge, decoder, ...removed, ...loss(o) }),
-  'bert-base': () => bert({ name: 'bert-base', ...base, vocabulary: 30522 }),
-  'bert-large': () => bert({ name: 'bert-large', ...large, vocabulary: 30522 }),
+  'bert-base': (o) => bert({ name: 'bert-base', ...base, vocabulary: 30522, ...positionsOf(o) }),
+  'bert-large': (o) => bert({ name: 'bert-large', ...large, vocabulary: 30522, ...positionsOf(o) }),
   /** Sentence encoder: BERT of six narrow layers without heads. */
   'minilm-l6': () =>
     bert({
@@ -58,10 +62,12 @@ const MODELS = {
       maskedLm: false,
       nextSentence: false,
     }),
-  gpt2: () => gpt2({ name: 'gpt2', ...base, vocabulary: 50257 }),
+  gpt2: ({ logits = 'all' }) => gpt2({ name: 'gpt2', ...base, vocabulary: 50257, logits }),
 } as const satisfies Record<string, (options: ZooOptions) => ModelGraph>;
 
 const pick = ({ attentionMap = false }: ZooOptions): Pick<VitOptions, 'attentionMap'> => ({ attentionMap });
+const positionsOf = ({ predictionsAt }: ZooOptions): Pick<BertOptions, 'predictionsAt'> =>
+  predictionsAt === undefined ? {} : { predictionsAt };
 const loss = ({
   maskRatio = 0.75,
   normPixLoss = false,
