@@ -63,6 +63,8 @@ class Rewriter {
         const stored = isHalf(s.to.dtype) ? cast(toHalf(s.to.dtype, value), 'u16') : value;
         return { kind: 'store', to: this.buffer(s.to), at: this.expr(s.at), value: stored };
       }
+      case 'touch':
+        return { kind: 'touch', from: this.buffer(s.from), at: this.expr(s.at) };
       case 'if':
         return {
           kind: 'if',

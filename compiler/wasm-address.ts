@@ -123,6 +123,7 @@ export class Addresses {
   /** What printing `s` evaluates itself, addresses and the starts of pointers included. */
   rootsOf(s: Stmt): readonly Expr[] {
     if (s.kind === 'store') return [this.accessOf(s.to, s.at).address, s.value];
+    if (s.kind === 'touch') return [this.accessOf(s.from, s.at).address];
     if (s.kind === 'for') return [s.from, s.to, ...this.pointersOf(s).flatMap((p) => [p.start, p.stride])];
     return stmtExprs(s);
   }
@@ -202,6 +203,7 @@ export class Addresses {
     const walk = (body: readonly Stmt[]): void => {
       for (const s of body) {
         if (s.kind === 'store') consider(s.to, s.at);
+        if (s.kind === 'touch') consider(s.from, s.at);
         stmtExprs(s).forEach(visit);
         if (s.kind === 'if') {
           walk(s.then);

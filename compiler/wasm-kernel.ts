@@ -137,6 +137,12 @@ class KernelPrinter {
           pushStore(f, s.to.dtype, s.value.lanes, offset);
           return;
         }
+        case 'touch': {
+          const { address, offset } = this.#addresses.accessOf(s.from, s.at);
+          this.#exprs.emit(address);
+          f.mem('i32.load8_u', offset).drop();
+          return;
+        }
         case 'let':
           this.#let(s.v, s.value);
           return;

@@ -131,6 +131,8 @@ class Rewriter {
           dtype === 'bool' ? cast(value, 'u32') : isHalf(dtype) ? call(`round_${dtype}`, value, value) : value;
         return { kind: 'store', to: this.buffer(s.to), at: this.expr(s.at), value: stored };
       }
+      case 'touch':
+        return { kind: 'touch', from: this.buffer(s.from), at: this.expr(s.at) };
       case 'if':
         return { kind: 'if', cond: this.expr(s.cond), then: block(s.then), else: block(s.else) };
       case 'routine': {

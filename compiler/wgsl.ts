@@ -183,6 +183,7 @@ class ShaderPrinter {
         this.#line('workgroupBarrier();');
         return;
       case 'fence':
+      case 'touch':
         return;
       case 'routine':
         s.params.forEach((v, i) => {

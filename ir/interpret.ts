@@ -283,6 +283,7 @@ class KernelCompiler implements ExprContext {
           this.#block([...s.params.map((v, i) => ({ kind: 'let', v, value: s.args[i]! }) as const), ...s.body]),
         );
       case 'fence':
+      case 'touch':
         return { run: () => {} };
     }
   }

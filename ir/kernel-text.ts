@@ -104,6 +104,9 @@ class KernelPrinter {
         line('}');
         return;
       }
+      case 'touch':
+        line(`touch ${s.from.name}[${e(s.at)}]`);
+        return;
       case 'barrier':
       case 'fence':
         line(s.kind);

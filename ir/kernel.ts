@@ -36,6 +36,11 @@ export type Stmt =
    * spill. WASM prints a branch that is never taken; other printers and the interpreter skip it. Only inside a loop.
    */
   | { readonly kind: 'fence' }
+  /**
+   * Asks for the memory around an element before it is needed, and means nothing: it hides that memory is slow. Only
+   * where the element exists. Targets without use for it print nothing.
+   */
+  | { readonly kind: 'touch'; readonly from: Buffer; readonly at: Expr }
   | Routine;
 
 /**
@@ -180,6 +185,10 @@ export class Block {
     });
   }
 
+  touch(from: Buffer, at: Num): void {
+    this.stmts.push({ kind: 'touch', from, at: index(at) });
+  }
+
   fence(): void {
     this.stmts.push({ kind: 'fence' });
   }
@@ -210,6 +219,8 @@ export function stmtExprs(s: Stmt): readonly Expr[] {
       return [s.at, s.value];
     case 'if':
       return [s.cond];
+    case 'touch':
+      return [s.at];
     case 'routine':
       return s.args;
     case 'barrier':

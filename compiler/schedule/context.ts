@@ -83,6 +83,7 @@ export function makeStage(
   };
   eachStmt(block.stmts, (s) => {
     if (s.kind === 'store') used.add(s.to);
+    if (s.kind === 'touch') used.add(s.from);
     stmtExprs(s).forEach(visit);
   });
   // By name, so that every variant of a target passes its arguments in the same order.

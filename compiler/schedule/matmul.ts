@@ -8,7 +8,7 @@ import { type Buffer, type Expr, exprNodes } from '../../ir/expr.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import { macsOf } from '../../ir/ops/macs.ts';
-import { add, ceildiv, floordiv, ge, literal, load, min, mul, sub, variable, zero } from '../../ir/scalar.ts';
+import { add, ceildiv, floordiv, literal, load, min, mul, sub, variable, zero } from '../../ir/scalar.ts';
 import { asExpr, type Dim, elements, type Shape } from '../../ir/type.ts';
 import { broadcastAt, fillsLanes, flatten, unflatten } from '../access.ts';
 import { panelsOf, type Stage } from '../region.ts';
@@ -16,14 +16,15 @@ import { PANEL_COLUMNS } from '../target.ts';
 import { makeStage, operandAt, type ScheduleContext, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
 import {
-  fetchPanels,
   type Left,
+  LINE,
   multiplyTile,
   PANEL,
   packPanels,
   panelElements,
   rowTiles,
   storeColumns,
+  touchesOf,
 } from './tile.ts';
 
 interface Product {
@@ -104,9 +105,14 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boo
       const count = body.let('rows', min(sub(p.m, firstRow), rowBlock));
       const base = mul(flatten(p.batch, batch), panelElements(p.k, p.n));
       const column = mul(unit, PANEL_COLUMNS);
+      // While a unit is computed, the weights of the next one are touched: some lines in each tile.
+      const next = add(base, mul(mul(min(add(unit, 1), sub(units, 1)), PANEL_COLUMNS), p.k));
+      const ahead = (row: Expr, c: number): Expr | undefined => {
+        if (!isWeight) return undefined;
+        const tiles = add(mul(floordiv(sub(row, firstRow), tileRows), PANEL_COLUMNS / columns), c / columns);
+        return add(next, mul(min(mul(tiles, touchesOf(p.k)), sub(p.k, touchesOf(p.k))), LINE));
+      };
       const scratch = cx.buffers.scratch('tile', panels.dtype, tileRows * PANEL_COLUMNS);
-      if (isWeight)
-        body.if(ge(count, FETCH_ROWS), (many) => fetchPanels(many, panels, add(base, mul(column, p.k)), p.k, scratch));
       // All columns of the unit for one tile of rows before the next: the rows come from the L1 cache but for the
       // first time, and whole cache lines of the result are written at once.
       rowTiles(
@@ -122,6 +128,7 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boo
               k: p.k,
               left,
               panels,
+              ahead: ahead(at(0), c),
               panel: add(base, mul(floordiv(add(column, c), PANEL), mul(p.k, PANEL))),
               to: { buffer: scratch, at: literal(c), stride: PANEL_COLUMNS },
               tile: cx.target.tile,
@@ -138,9 +145,6 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boo
   const work = mul(mul(min(p.m, rowBlock), PANEL_COLUMNS), p.k);
   return makeStage(cx, block, { grid, work, macs: macsIn(p) });
 }
-
-/** Rows from which on fetching a unit's weights ahead costs less than it saves. */
-const FETCH_ROWS = 24;
 
 const macsIn = (p: Product): Dim => macsOf(...p.batch, ...p.rows, p.n, p.k);
 
