@@ -8,8 +8,9 @@ import type { Dim } from '../ir/type.ts';
 import { describe, type Remark } from '../passes/pass.ts';
 import { layoutArena } from '../runtime/arena.ts';
 import type { EntryPlan, Manifest } from '../runtime/manifest.ts';
+import { addPairs, executedPairs, NO_PAIRS, type Pairs } from './attention-pairs.ts';
 import type { CompiledEntry } from './entry.ts';
-import type { ScheduledProgram } from './schedule-regions.ts';
+import type { ScheduledProgram, ScheduledRegion } from './schedule-regions.ts';
 
 export interface FileReport {
   readonly path: string;
@@ -30,8 +31,10 @@ export interface EntryReport {
   readonly name: string;
   /** Multiply-accumulates of contractions as authored. */
   readonly macs: number;
-  /** The same as planned. */
+  /** The same as planned, without the scores that masks let kernels skip. */
   readonly macsCompiled: number;
+  /** Scores of attentions as planned, and how many of them kernels compute. */
+  readonly pairs: Pairs;
   /** Bytes of weights, arena and scratch of one thread. */
   readonly peakBytes: number;
   readonly launches: number;
@@ -68,6 +71,7 @@ export const entryReport = (entry: CompiledEntry, manifest: Manifest, at: Sizes)
   name: entry.name,
   macs: countMacs(entry.authored, at),
   macsCompiled: plannedMacs(entry.relaxed, at),
+  pairs: plannedPairs(entry.relaxed, at),
   peakBytes: peakBytes(entry.plan, manifest.weights.memory, at),
   launches: entry.plan.steps.length,
 });
@@ -78,27 +82,56 @@ export function peakBytes(plan: EntryPlan, weights: number, at: Sizes): number {
 }
 
 /** Multiply-accumulates of the launches, trips of loops included; of a branch, those of its larger arm. */
-export function plannedMacs(program: ScheduledProgram, at: Sizes): number {
-  let total = 0;
-  for (const { region, stages, bodies } of program.regions) {
-    for (const stage of stages) total += count(stage.macs, at);
-    if (!bodies) continue;
-    const each = bodies.map((body) => plannedMacs(body.program, at));
-    const { root } = region;
+export const plannedMacs = (program: ScheduledProgram, at: Sizes): number =>
+  total(program, at, {
+    none: 0,
+    add: (a, b, times) => a + b * times,
+    of: (r) => regionMacs(r, at),
+    larger: (a, b) => Math.max(a, b),
+  });
+
+/** Scores of all attentions, counted in the same way. */
+export const plannedPairs = (program: ScheduledProgram, at: Sizes): Pairs =>
+  total(program, at, {
+    none: NO_PAIRS,
+    add: addPairs,
+    of: ({ region: { root } }) => (root.op.name === 'attention' ? executedPairs(root, at) : NO_PAIRS),
+    larger: (a, b) => (a.executed >= b.executed ? a : b),
+  });
+
+interface Tally<T> {
+  readonly none: T;
+  add(a: T, b: T, times: number): T;
+  of(region: ScheduledRegion): T;
+  larger(a: T, b: T): T;
+}
+
+function total<T>(program: ScheduledProgram, at: Sizes, tally: Tally<T>): T {
+  let sum = tally.none;
+  for (const each of program.regions) {
+    sum = tally.add(sum, tally.of(each), 1);
+    if (!each.bodies) continue;
+    const parts = each.bodies.map((body) => total(body.program, at, tally));
+    const { root } = each.region;
     if (root.op.name === 'scan') {
       const steps = typeOf(root.inputs[Number(root.attrs.carried)]!).shape[0]!;
-      total += each[0]! * count(steps, at);
-    } else if (root.op.name === 'loop') total += each[0]! * count(root.attrs.maxTrips as Dim, at);
-    else total += Math.max(...each);
+      sum = tally.add(sum, parts[0]!, count(steps, at));
+    } else if (root.op.name === 'loop') sum = tally.add(sum, parts[0]!, count(root.attrs.maxTrips as Dim, at));
+    else sum = tally.add(sum, parts.reduce(tally.larger), 1);
   }
-  return total;
+  return sum;
+}
+
+function regionMacs({ region: { root }, stages }: ScheduledRegion, at: Sizes): number {
+  if (root.op.name !== 'attention') return stages.reduce((n, stage) => n + count(stage.macs, at), 0);
+  const [width, valueWidth] = [root.inputs[0]!, root.inputs[2]!].map((x) => count(typeOf(x).shape[3]!, at));
+  return executedPairs(root, at).executed * (width! + valueWidth!);
 }
 
 /** Multiply-accumulates of the launches by the label that profiles show. */
 export function macsByLabel(program: ScheduledProgram, at: Sizes): Record<string, number> {
   const found: Record<string, number> = {};
-  for (const { region, stages } of program.regions)
-    for (const stage of stages) found[region.name] = (found[region.name] ?? 0) + count(stage.macs, at);
+  for (const each of program.regions) found[each.region.name] = (found[each.region.name] ?? 0) + regionMacs(each, at);
   return found;
 }
 

@@ -8,7 +8,7 @@
 import type { Buffer, Expr } from '../../ir/expr.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { Block, buffer } from '../../ir/kernel.ts';
-import { coords } from '../../ir/ops/attention.ts';
+import { coords, type EmptyRow } from '../../ir/ops/attention.ts';
 import { macsOf } from '../../ir/ops/macs.ts';
 import {
   add,
@@ -31,6 +31,7 @@ import {
   ne,
   neg,
   not,
+  or,
   select,
   splat,
   sub,
@@ -40,10 +41,11 @@ import {
   zero,
 } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
-import { asExpr } from '../../ir/type.ts';
+import { asExpr, dim } from '../../ir/type.ts';
 import { packLanes } from '../access.ts';
 import type { Stage } from '../region.ts';
 import { PANEL_COLUMNS } from '../target.ts';
+import { type AtRow, allQuads, eachKey, MaskReach, type Quads, type Reach } from './attention-reach.ts';
 import { makeStage, operandAt, type ScheduleContext, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
 import { rowsAlong } from './matmul.ts';
@@ -101,6 +103,17 @@ interface Row {
   readonly q: Expr;
 }
 
+/** A block of rows, and the keys that it meets. */
+interface BlockRows {
+  readonly b: Expr;
+  readonly h: Expr;
+  readonly first: Expr;
+  readonly count: Expr;
+  /** Element index of the panels of its head. */
+  readonly base: Expr;
+  readonly reach: Reach;
+}
+
 class AttentionKernel {
   private readonly cx: ScheduleContext;
   private readonly size: Sizes;
@@ -114,7 +127,8 @@ class AttentionKernel {
   private readonly softcap: number;
   private readonly mask: Expr | undefined;
   private readonly bias: Expr | undefined;
-  private readonly emptyRow: 'zero' | 'nan' | 'uniform' | 'unmasked';
+  private readonly emptyRow: EmptyRow;
+  private readonly reach: MaskReach | undefined;
 
   constructor(cx: ScheduleContext, size: Sizes, keys: Buffer, values: Buffer) {
     const { attrs } = cx.region.root;
@@ -132,7 +146,10 @@ class AttentionKernel {
     this.softcap = attrs.softcap as number;
     this.mask = attrs.mask as Expr | undefined;
     this.bias = attrs.bias as Expr | undefined;
-    this.emptyRow = attrs.emptyRow as AttentionKernel['emptyRow'];
+    this.emptyRow = attrs.emptyRow as EmptyRow;
+    const { batch, heads, queries, keys: all } = size;
+    const domain = { batch: dim(batch), heads: dim(heads), queries: dim(queries), keys: dim(all) };
+    this.reach = this.mask && new MaskReach(this.mask, domain, this.emptyRow);
   }
 
   stage(): Stage {
@@ -151,12 +168,13 @@ class AttentionKernel {
         const count = body.let('rows', min(sub(queries, first), rows));
         const g = keyHeads === heads ? h : floordiv(h, floordiv(heads, keyHeads));
         const pair = add(mul(b, keyHeads), g);
-        this.writeScores(body, { b, h, first, count, base: mul(pair, panelElements(width, keys)) });
+        const reach = this.reachOf(body, count, (r) => ({ at: mul(r, this.stride), b, h, q: add(first, r) }));
+        this.writeScores(body, { b, h, first, count, base: mul(pair, panelElements(width, keys)), reach });
         body.for('r', 0, count, (r, inner) => {
           const at = inner.let('row', mul(r, this.stride));
-          this.softmax(inner, r, { at, b, h, q: add(first, r) });
+          this.softmax(inner, r, { at, b, h, q: add(first, r) }, reach);
         });
-        this.writeResults(body, { b, h, first, count, base: mul(pair, panelElements(keys, valueWidth)) });
+        this.writeResults(body, { b, h, first, count, base: mul(pair, panelElements(keys, valueWidth)), reach });
       },
       { bind: 'grid.x' },
     );
@@ -168,14 +186,23 @@ class AttentionKernel {
     });
   }
 
+  /** The keys that a block of rows meets. */
+  private reachOf(block: Block, count: Expr, rowAt: (r: Expr) => Row): Reach {
+    if (!this.reach) return { from: literal(0), to: this.size.keys };
+    return this.reach.block(
+      block,
+      count,
+      (r) => this.spanAt(rowAt(r)),
+      (body, r, quads) => this.reads(body, rowAt(r), quads),
+    );
+  }
+
   /** scratch[r][k] = q · k, unscaled; columns beyond K hold products with zeros. */
-  private writeScores(
-    block: Block,
-    at: { readonly b: Expr; readonly h: Expr; readonly first: Expr; readonly count: Expr; readonly base: Expr },
-  ): void {
-    const { keys, width } = this.size;
+  private writeScores(block: Block, at: BlockRows): void {
+    const { width } = this.size;
     const { rows: tileRows, columns } = this.cx.target.tile;
-    block.for('p', 0, ceildiv(keys, columns), (p, body) => {
+    const { from, to } = at.reach;
+    block.for('p', floordiv(from, columns), ceildiv(to, columns), (p, body) => {
       const column = mul(p, columns);
       rowTiles(body, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q) =>
         multiplyTile(tile, {
@@ -193,35 +220,38 @@ class AttentionKernel {
   }
 
   /** Turns a row of scores into unnormalised weights and notes the inverse of their sum. */
-  private softmax(block: Block, r: Expr, row: Row): void {
-    const plain = this.scale > 0 && !this.mask && !this.bias && this.softcap === 0;
-    const any = plain ? undefined : this.transform(block, row);
-    // Up to the next vector the row is filled with scores that weigh nothing: what follows needs no tail.
+  private softmax(block: Block, r: Expr, row: Row, reach: Reach): void {
     const { keys } = this.size;
-    const quads = ceildiv(keys, 4);
-    block.for('k', keys, mul(quads, 4), (k, body) =>
+    const quads = this.reach ? this.reach.row(block, reach, this.spanAt(row)) : allQuads(keys);
+    // Scores as they are, scaled on their way into the exponential; or scaled, capped and biased in place before.
+    const raw = this.scale > 0 && !this.bias && this.softcap === 0;
+    if (!raw) this.transform(block, row, quads);
+    const any = this.hide(block, row, quads);
+    // Up to the next vector the row is filled with scores that weigh nothing: what follows needs no tail.
+    block.for('k', keys, mul(quads.to, 4), (k, body) =>
       body.store(this.scores, add(row.at, k), literal(lowest('f32'), 'f32')),
     );
     const score = (q: Expr): Expr => load(this.scores, add(row.at, mul(q, 4)), 4);
     const wide = block.var('top', literal(lowest('f32'), 'f32', 4));
-    block.for('q', 0, quads, (q, body) => body.set(wide, greater(wide, score(q))));
+    block.for('q', quads.from, quads.to, (q, body) => body.set(wide, greater(wide, score(q))));
     const top = block.let('top', LANES.map((j) => extract(wide, j)).reduce(greater));
-    const shift = block.let(
-      'shift',
-      plain ? mul(top, this.scale) : any && this.emptyRow === 'zero' ? select(any, top, 0) : top,
-    );
+    const highest = raw ? mul(top, this.scale) : top;
+    const shift = block.let('shift', any && this.emptyRow === 'zero' ? select(any, highest, 0) : highest);
     const total = block.var('total', zero('f32', 4));
-    block.for('q', 0, quads, (q, body) => {
-      const e = body.let('e', expOfNonPositive(plain ? fma(score(q), this.scale, neg(shift)) : sub(score(q), shift)));
+    block.for('q', quads.from, quads.to, (q, body) => {
+      const e = body.let('e', expOfNonPositive(raw ? fma(score(q), this.scale, neg(shift)) : sub(score(q), shift)));
       body.store(this.scores, add(row.at, mul(q, 4)), e);
       body.update('add', total, e);
     });
     const sum = block.let('sum', sumLanes(total));
-    this.storeLse(block, row, any ? select(any, add(shift, log(sum)), lowest('f32')) : add(shift, log(sum)));
+    const lse = add(shift, log(sum));
+    this.storeLse(block, row, any && this.emptyRow !== 'unmasked' ? select(any, lse, lowest('f32')) : lse);
     block.store(this.inverse, r, this.inverseOf(sum, any));
     if (this.emptyRow === 'uniform' && any)
       block.if(not(any), (empty) =>
-        empty.for('q', 0, quads, (q, body) => body.store(this.scores, add(row.at, mul(q, 4)), literal(1, 'f32', 4))),
+        empty.for('q', quads.from, quads.to, (q, body) =>
+          body.store(this.scores, add(row.at, mul(q, 4)), literal(1, 'f32', 4)),
+        ),
       );
   }
 
@@ -239,62 +269,68 @@ class AttentionKernel {
     }
   }
 
-  /** Scales, caps, biases and masks the row in place. @returns whether the query may read some key; undefined: all */
-  private transform(block: Block, row: Row): Expr | undefined {
-    const { mask, bias, softcap } = this;
-    const masked = (score: Expr, k: Expr, lanes: 1 | 4): { score: Expr; allowed: Expr | undefined } => {
-      const allowed = mask && this.lanes(lanes, k, (at) => this.atKey(mask, row, at));
-      return { score: allowed ? select(allowed, score, lowest('f32')) : score, allowed };
-    };
-    const found = { 4: block.var('found', zero('f32', 4)), 1: block.var('found', zero('f32')) } as const;
-    const firstPassMasks = this.emptyRow !== 'unmasked';
-    this.eachKey(block, (k, lanes, body) => {
+  /** Scales, caps and biases the row in place. */
+  private transform(block: Block, row: Row, { from, to }: Quads): void {
+    const { bias, softcap } = this;
+    eachKey(block, { from, to, keys: this.size.keys }, (k, lanes, body) => {
       const raw = mul(load(this.scores, add(row.at, k), lanes), this.scale);
       const capped = softcap > 0 ? mul(tanh(div(raw, softcap)), softcap) : raw;
-      const biased = body.let(
-        's',
-        bias
-          ? add(
-              capped,
-              this.lanes(lanes, k, (at) => this.atKey(bias, row, at)),
-            )
-          : capped,
-      );
-      const { score, allowed } = masked(biased, k, lanes);
-      body.store(this.scores, add(row.at, k), firstPassMasks ? score : biased);
-      if (allowed) body.set(found[lanes], select(allowed, literal(1, 'f32', lanes), found[lanes]));
+      const biased = bias
+        ? add(
+            capped,
+            this.lanes(lanes, k, (at) => this.atKey(bias, row, at)),
+          )
+        : capped;
+      body.store(this.scores, add(row.at, k), biased);
     });
+  }
+
+  /** Puts −∞ in place of scores that the mask hides. @returns whether the query may read some key; undefined: all */
+  private hide(block: Block, row: Row, quads: Quads): Expr | undefined {
+    const { mask } = this;
     if (!mask) return undefined;
-    const any = block.let(
-      'any',
-      ne(
-        LANES.map((j) => extract(found[4], j)).reduce((a, b) => max(a, b), found[1]),
-        0,
-      ),
-    );
-    if (!firstPassMasks)
-      block.if(any, (some) =>
-        this.eachKey(some, (k, lanes, body) => {
-          body.store(this.scores, add(row.at, k), masked(load(this.scores, add(row.at, k), lanes), k, lanes).score);
-        }),
-      );
+    const fill = (body: Block, k: Expr, lanes: 1 | 4, allowed: Expr): void => {
+      const at = add(row.at, k);
+      body.store(this.scores, at, select(allowed, load(this.scores, at, lanes), lowest('f32')));
+    };
+    if (this.emptyRow !== 'unmasked') return this.reads(block, row, quads, fill);
+    const any = this.reads(block, row, quads);
+    block.if(any, (some) => void this.reads(some, row, quads, fill));
     return any;
   }
 
-  /** Keys four at a time, then one by one. */
-  private eachKey(block: Block, visit: (k: Expr, lanes: 1 | 4, body: Block) => void): void {
-    const quads = floordiv(this.size.keys, 4);
-    block.for('q', 0, quads, (q, body) => visit(mul(q, 4), 4, body));
-    block.for('k', mul(quads, 4), this.size.keys, (k, body) => visit(k, 1, body));
+  /** Whether the mask lets a query read some key of those vectors; `visit` sees the ones where it decides. */
+  private reads(
+    block: Block,
+    row: Row,
+    { from, solid, masked, to }: Quads,
+    visit: (body: Block, k: Expr, lanes: 1 | 4, allowed: Expr) => void = () => {},
+  ): Expr {
+    const mask = this.mask!;
+    const found = { 4: block.var('found', zero('f32', 4)), 1: block.var('found', zero('f32')) } as const;
+    const part = (start: Expr, end: Expr): void =>
+      eachKey(block, { from: start, to: end, keys: this.size.keys }, (k, lanes, body) => {
+        const allowed = body.let(
+          'allowed',
+          this.lanes(lanes, k, (at) => this.atKey(mask, row, at)),
+        );
+        visit(body, k, lanes, allowed);
+        body.set(found[lanes], select(allowed, literal(1, 'f32', lanes), found[lanes]));
+      });
+    part(from, solid);
+    if (masked !== to) part(masked, to);
+    const decided = ne(
+      LANES.map((j) => extract(found[4], j)).reduce((a, b) => max(a, b), found[1]),
+      0,
+    );
+    return block.let('any', or(lt(solid, masked), decided));
   }
 
-  private writeResults(
-    block: Block,
-    at: { readonly b: Expr; readonly h: Expr; readonly first: Expr; readonly count: Expr; readonly base: Expr },
-  ): void {
+  private writeResults(block: Block, at: BlockRows): void {
     const output = this.result(0);
     if (!output) return;
     const { keys, valueWidth } = this.size;
+    const { from, to } = at.reach;
     const { rows: tileRows, columns } = this.cx.target.tile;
     block.for('p', 0, ceildiv(valueWidth, columns), (p, body) => {
       const column = mul(p, columns);
@@ -303,18 +339,19 @@ class AttentionKernel {
         { first: at.first, count: at.count, total: this.size.queries },
         tileRows,
         (tile, q) => {
-          const start = tile.let('weights', mul(sub(q.at(0), at.first), this.stride));
+          const start = tile.let('weights', add(mul(sub(q.at(0), at.first), this.stride), from));
           multiplyTile(tile, {
             rows: q.rows,
             columns,
-            k: keys,
+            k: sub(to, from),
+            depth: keys,
             left: {
               buffer: this.scores,
               starts: Array.from({ length: q.rows }, (_, i) => add(start, i * this.stride)),
               step: literal(1),
             },
             panels: this.values,
-            panel: add(at.base, mul(floordiv(column, PANEL), mul(keys, PANEL))),
+            panel: add(at.base, add(mul(floordiv(column, PANEL), mul(keys, PANEL)), mul(from, PANEL))),
             to: { buffer: this.tile, at: literal(0), stride: columns },
             tile: this.cx.target.tile,
           });
@@ -342,6 +379,11 @@ class AttentionKernel {
 
   private lanes(lanes: 1 | 4, k: Expr, element: (k: Expr) => Expr): Expr {
     return lanes === 1 ? element(k) : packLanes([0, 1, 2, 3].map((j) => element(add(k, j))));
+  }
+
+  /** What a span is at a row. */
+  private spanAt(row: Row): AtRow {
+    return (_, e) => this.atKey(e, row, literal(0));
   }
 
   /** A mask or bias at one score of the row. */
