@@ -26,6 +26,9 @@ export type KernelNumbers = (kernel: Kernel) => number;
 
 /** Work of one call, in multiply-accumulates (0.2 ms at 25 GMAC/s): long enough to amortise a call, short to share. */
 const CALL_WORK = 5_000_000;
+/** Calls that a launch of little work is cut into, and the least work of each. */
+const SHARES = 4;
+const SHARE_WORK = 100_000;
 
 /** Steps of a control region; see `plan-control.ts`. */
 export type ControlPlanner = (planner: Planner, region: ScheduledRegion, places: Places) => Generator<Step>;
@@ -151,7 +154,7 @@ export class Planner {
       args,
       params: stage.kernel.params.map((p) => (p.arg as Sym).name),
       grid: sizeOf(stage.grid),
-      chunk: this.target === 'webgpu' ? 1 : chunkOf(stage.work),
+      chunk: this.target === 'webgpu' ? 1 : chunkOf(stage),
       label,
     };
   }
@@ -255,7 +258,10 @@ function port(name: string, v: Value, places: Places, doc: string): Port {
   return { name, dtype: typeOf(v).dtype, shape: typeOf(v).shape.map(sizeOf), doc, buffer: address.b };
 }
 
-function chunkOf(work: Expr): Size {
-  if (work.op === 'const') return Math.max(1, Math.floor(CALL_WORK / Math.max(1, work.arg as number)));
-  return ['max', 1, ['/', CALL_WORK, ['max', 1, sizeOf(work)]]];
+function chunkOf({ work, grid }: Stage): Size {
+  if (work.op !== 'const') return ['max', 1, ['/', CALL_WORK, ['max', 1, sizeOf(work)]]];
+  const units = (most: number): number => Math.max(1, Math.floor(most / Math.max(1, work.arg as number)));
+  if (grid.op !== 'const') return units(CALL_WORK);
+  const shared = Math.ceil((grid.arg as number) / SHARES);
+  return Math.min(units(CALL_WORK), Math.max(units(SHARE_WORK), shared));
 }
