@@ -6,6 +6,7 @@ import { foldMasks } from './fold-masks.ts';
 import { fuseAttention } from './fuse-attention.ts';
 import { integerProducts } from './integer-products.ts';
 import { mergeProjections } from './merge-projections.ts';
+import { packRows } from './pack-rows.ts';
 import type { Pass } from './pass.ts';
 import { raise } from './raise.ts';
 
@@ -20,6 +21,7 @@ const PIPELINE: readonly Pass[] = [
   dropTokens, // knows the masks of attentions, and what of a product is read before others join it
   integerProducts, // an attention of dequantised queries and keys stays one
   mergeProjections, // sees which projections only feed an attention
+  packRows, // after projections are merged, so that what an attention reads is put in place at once
   canonicalize, // slices and reshapes that the passes above left behind meet
 ];
 

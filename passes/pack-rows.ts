@@ -1,0 +1,221 @@
+/**
+ * Computes the rows of a batch that somebody reads as one list, where each entry has another number of them and only running
+ * tells how many: words of a padded batch, detections above a score. Products see one matrix of ΣK rows; attention sees
+ * entries, so its operands are put in place before it and taken out behind it.
+ */
+import { symbolsIn } from '../ir/counts.ts';
+import type { Sym } from '../ir/expr.ts';
+import { type Graph, graphValues, graph as makeGraph, typeOf, type Value } from '../ir/graph.ts';
+import {
+  coordinate,
+  exists,
+  type IndexSet,
+  isAll,
+  isMentioned,
+  isNone,
+  isSame,
+  isWhole,
+  isWithin,
+  replace,
+  tidy,
+} from '../ir/index-set.ts';
+import { makeValue } from '../ir/op.ts';
+import { project } from '../ir/ops/structural.ts';
+import { printDim } from '../ir/print.ts';
+import { type Dim, sameDim, sizeAt } from '../ir/type.ts';
+import { Demand } from './demand.ts';
+import { staticValues } from './facts.ts';
+import { type Axes, onPacked, PackedRows } from './packed-values.ts';
+import type { Pass, PassContext } from './pass.ts';
+import { RowIds } from './row-ids.ts';
+import { ENTRY, ROW } from './row-sets.ts';
+
+/** Multiply-accumulates of a row for each element of it that packing moves. */
+const WORTH = 32;
+
+export const packRows: Pass = {
+  name: 'pack-rows',
+  doc: 'Rows of a batch of which only some are read, each entry others, are computed as one list: legal because no output depends on the rest, see demand.ts.',
+  run(graph, cx) {
+    const found = widest(graph);
+    if (!found) return graph;
+    const packer = new Packer(graph, found);
+    const result = packer.graph();
+    if (packer.macs < packer.rows.moved * WORTH) {
+      if (packer.macs > 0)
+        cx.remark('missed', packer.last, `${packer.macs} multiply-accumulates of a row do not pay for moving it`);
+      return graph;
+    }
+    if (cx.mayRewrite && !cx.mayRewrite()) return graph;
+    remark(cx, packer);
+    return result;
+  },
+};
+
+function remark(cx: PassContext, { members, rows, last, macs }: Packer): void {
+  const { batch, size } = rows;
+  const all = `${printDim(batch)} × ${printDim(size)} rows`;
+  cx.remark(
+    'applied',
+    last,
+    `${members} values hold the ${printDim(rows.count)} of ${all} that are read, behind each other; ${macs} multiply-accumulates each`,
+  );
+}
+
+/** A set of rows, over ENTRY and ROW, and the values that are read there only. */
+interface Found {
+  readonly demand: Demand;
+  readonly set: IndexSet;
+  readonly batch: Dim;
+  readonly size: Dim;
+  readonly axes: ReadonlyMap<Value, Axes>;
+}
+
+interface Candidate extends Axes {
+  readonly value: Value;
+  readonly set: IndexSet;
+  readonly extents: readonly [Dim, Dim];
+}
+
+/** The set of rows that most work is done for. */
+function widest(graph: Graph): Found | undefined {
+  const demand = new Demand(graph);
+  const statics = staticValues(graph);
+  const candidates = graphValues(graph).flatMap((v) => (statics.has(v) ? [] : candidatesOf(v, demand.of(v))));
+  const kinds: Candidate[] = [];
+  for (const c of candidates)
+    if (!kinds.some((k) => sameExtents(k, c) && isSame(k.set, c.set, c.extents))) kinds.push(c);
+  let best: { readonly found: Found; readonly work: number } | undefined;
+  for (const kind of kinds) {
+    const axes = new Map<Value, Axes>();
+    for (const c of candidates)
+      if (!axes.has(c.value) && sameExtents(c, kind) && isWithin(c.set, kind.set, kind.extents)) axes.set(c.value, c);
+    const work = [...axes.keys()].reduce((sum, v) => sum + macsOf(v), 0);
+    const [batch, size] = kind.extents;
+    if (work > 0 && (!best || work > best.work)) best = { found: { demand, set: kind.set, batch, size, axes }, work };
+  }
+  return best?.found;
+}
+
+const sameExtents = (a: Candidate, b: Candidate): boolean => a.extents.every((d, i) => sameDim(d, b.extents[i]!));
+
+/** The pairs of axes along which a value is read at some rows only, which differ between entries. */
+function candidatesOf(value: Value, set: IndexSet): Candidate[] {
+  if (value.type.kind === 'tuple' || isWhole(set) || isNone(set)) return [];
+  const { shape } = typeOf(value);
+  const mentioned = shape.flatMap((_, n) => (isMentioned(set, coordinate(n)) ? [n] : []));
+  const found: Candidate[] = [];
+  for (const batch of mentioned)
+    for (const row of mentioned) {
+      if (batch >= row) continue;
+      let left = set;
+      for (const n of mentioned) if (n !== batch && n !== row) left = exists(left, coordinate(n), shape[n]!);
+      const own = replace(left, (leaf) =>
+        leaf === coordinate(batch) ? ENTRY : leaf === coordinate(row) ? ROW : undefined,
+      );
+      const extents = [shape[batch]!, shape[row]!] as const;
+      const clean = tidy(own, extents);
+      if (isWhole(clean) || isNone(clean) || isAll(clean, extents)) continue;
+      if (isMentioned(clean, ENTRY) && isMentioned(clean, ROW)) found.push({ value, set: clean, batch, row, extents });
+    }
+  return found;
+}
+
+const usual = (e: { readonly arg: unknown }): number => (e.arg as Sym).default;
+function macsOf(v: Value): number {
+  if (!v.op.macs || v.op.name === 'attention' || v.inputs.some((x) => x.type.kind === 'tuple')) return 0;
+  return sizeAt(v.op.macs(v.inputs.map(typeOf), v.attrs, v.type), usual);
+}
+
+/** Ops that cost nothing on whole values: they are moved behind what puts rows in place, and before what takes them out. */
+const CHEAP = new Set(['reshape', 'transpose', 'slice', 'expand']);
+
+class Packer {
+  readonly rows: PackedRows;
+  /** Values that are computed in packed form, and the multiply-accumulates of one row of them. */
+  members = 0;
+  macs = 0;
+  last: Value;
+  readonly #graph: Graph;
+  readonly #axes: ReadonlyMap<Value, Axes>;
+  readonly #packed = new Map<Value, Value | undefined>();
+  readonly #taken = new Map<Value, Value>();
+  readonly #whole = new Map<Value, Value>();
+  readonly #perRow: number;
+
+  constructor(graph: Graph, { demand, set, batch, size, axes }: Found) {
+    this.#graph = graph;
+    this.#axes = axes;
+    this.#perRow = Math.max(1, sizeAt(batch, usual) * sizeAt(size, usual));
+    this.last = [...graph.outputs.values()][0]!;
+    const ids = new RowIds(demand.elements, (old) => this.whole(old));
+    this.rows = new PackedRows(ids.mask(set, size, batch), freshName(graph), (d) => ids.size(d));
+  }
+
+  graph(): Graph {
+    // Operands first: recursion then only ever goes one step.
+    for (const v of graphValues(this.#graph)) this.#native(v);
+    const outputs = [...this.#graph.outputs].map(([name, v]) => [name, this.whole(v)] as const);
+    return makeGraph(this.#graph.name, this.#graph.inputs, outputs);
+  }
+
+  /** A value that is computed in packed form; undefined where it is not. */
+  #native(v: Value): Value | undefined {
+    if (this.#packed.has(v)) return this.#packed.get(v);
+    const axes = this.#axes.get(v);
+    const cheap = CHEAP.has(v.op.name);
+    let made: Value | undefined;
+    if (axes && !(cheap && v.inputs[0] && !this.#native(v.inputs[0]))) {
+      made = onPacked(v, axes, this.rows, {
+        packed: (x, own) => this.#packedAt(x, own),
+        whole: (x) => this.whole(x),
+      });
+      if (made) {
+        this.members++;
+        const macs = macsOf(v) / this.#perRow;
+        this.macs += Math.round(macs);
+        if (macs > 0) this.last = v;
+      }
+    }
+    this.#packed.set(v, made);
+    return made;
+  }
+
+  #packedAt(x: Value, axes: Axes): Value {
+    const own = this.#axes.get(x);
+    const native = own && own.batch === axes.batch && own.row === axes.row ? this.#native(x) : undefined;
+    if (native) return native;
+    let taken = this.#taken.get(x);
+    if (!taken) {
+      taken = this.rows.pack(this.whole(x), axes);
+      this.#taken.set(x, taken);
+    }
+    return taken;
+  }
+
+  /** The value with all its rows. */
+  whole(v: Value): Value {
+    const known = this.#whole.get(v);
+    if (known) return known;
+    const native = this.#native(v);
+    const made = native && !CHEAP.has(v.op.name) ? this.rows.unpack(native, this.#axes.get(v)!) : this.#plain(v);
+    this.#whole.set(v, made);
+    return made;
+  }
+
+  #plain(v: Value): Value {
+    const inputs = v.inputs.map((x) => this.whole(x));
+    if (inputs.every((x, i) => x === v.inputs[i])) return v;
+    return v.op.name === 'get' ? project(inputs[0]!, Number(v.attrs.index), v) : makeValue(v.op, inputs, v.attrs, v);
+  }
+}
+
+/** A name that no size of the graph has. */
+function freshName(graph: Graph): string {
+  const taken = new Set(
+    [...graph.inputs, ...graphValues(graph)].flatMap((v) => [...symbolsIn(v)]).map((e) => (e.arg as Sym).name),
+  );
+  let name = 'packed';
+  for (let n = 2; taken.has(name); n++) name = `packed_${n}`;
+  return name;
+}
