@@ -15,6 +15,7 @@ export interface TensorDraft {
   /** Little-endian elements. */
   readonly bytes: Uint8Array;
   readonly external?: { readonly location: string; readonly offset: number } | undefined;
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
 }
 
 export type AttributeDraft =
@@ -43,6 +44,7 @@ export interface ValueDraft {
   readonly type: number;
   readonly shape: readonly (number | string)[];
   readonly doc: string;
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface GraphDraft {
@@ -158,6 +160,7 @@ function entries(into: Message, field: number, map: Readonly<Record<string, stri
 function tensor(t: TensorDraft): Message {
   const m = new Message();
   m.packedInts(1, t.dims).int(2, t.type).string(8, t.name);
+  entries(m, 16, t.metadata ?? {});
   if (!t.external) return m.bytes(9, t.bytes);
   const { location, offset } = t.external;
   m.message(13, entry('location', location));
@@ -204,7 +207,9 @@ function value(v: ValueDraft): Message {
     shape.message(1, typeof d === 'number' ? new Message().int(1, d) : new Message().string(2, d));
   const type = new Message().message(1, new Message().int(1, v.type).message(2, shape));
   const m = new Message().string(1, v.name).message(2, type);
-  return v.doc ? m.string(3, v.doc) : m;
+  if (v.doc) m.string(3, v.doc);
+  entries(m, 4, v.metadata ?? {});
+  return m;
 }
 
 function graph(g: GraphDraft): Message {

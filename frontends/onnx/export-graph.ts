@@ -16,7 +16,7 @@ import { activations, type ExportEntries, reductions, writeValue } from './expor
 import { quantization } from './export-quantize.ts';
 import { movement } from './export-shape.ts';
 import { type FileWriter, GraphWriter, int, Names, valueDraft } from './export-writer.ts';
-import { annotate } from './provenance.ts';
+import { annotate, inputEntries } from './provenance.ts';
 
 /** Bytes of a parameter as its graph declares it. */
 export type Initializer = (param: Value, name: string) => TensorDraft;
@@ -81,7 +81,10 @@ export class ModelWriter implements FileWriter {
       doc,
       nodes: this.root.nodes,
       initializers,
-      inputs: g.inputs.map((v) => valueDraft(known.get(v)![0]!, typeOf(v), String(v.attrs.doc ?? ''))),
+      inputs: g.inputs.map((v) => ({
+        ...valueDraft(known.get(v)![0]!, typeOf(v), String(v.attrs.doc ?? '')),
+        metadata: inputEntries(v),
+      })),
       outputs,
       values: this.root.values.filter((info) => !g.outputs.has(info.name)),
     };
@@ -187,10 +190,14 @@ export class ModelWriter implements FileWriter {
       });
       known.set(v, named);
       const written = w.written();
-      // What has no attributes is read as it was written.
+      // What has no attributes is read as it was written, unless it is folded.
+      const [only] = written;
       const plain =
         v.op.name === 'constant' ||
-        (written.length === 1 && written[0]!.op === v.op.onnx?.op && Object.keys(v.op.attrs).length === 0);
+        (written.length === 1 &&
+          only!.op === v.op.onnx?.op &&
+          Object.keys(v.op.attrs).length === 0 &&
+          v.inputs.some((x) => x.op.name !== 'constant'));
       annotate(v, inputs, named, written, plain);
     }
   }

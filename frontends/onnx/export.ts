@@ -12,7 +12,7 @@ import { writeAtomic } from '../weights/files.ts';
 import { encodeModel, type ModelDraft, type TensorDraft } from './encode.ts';
 import { ModelWriter } from './export-graph.ts';
 import { bytesOf, elementType } from './export-writer.ts';
-import { PRODUCER, printRange, RANGES } from './provenance.ts';
+import { PRODUCER, printRange, RANGES, sourceEntry } from './provenance.ts';
 
 export interface ExportOptions {
   /** The bytes of every parameter. May be left out for a model without parameters. */
@@ -120,7 +120,8 @@ function initializer(param: Value, name: string, store: WeightStore | undefined)
       'weights',
       `parameter "${key}" is ${printType(typeOf(param))}, but ${store.source} has [${tensor.shape.join(', ')}]`,
     );
-  return { name, dims: tensor.shape, type: elementType(dtype), bytes: inDtype(tensor, dtype, key) };
+  const bytes = inDtype(tensor, dtype, key);
+  return { name, dims: tensor.shape, type: elementType(dtype), bytes, metadata: sourceEntry(param) };
 }
 
 function inDtype(tensor: WeightTensor, dtype: WeightTensor['dtype'], key: string): Uint8Array {

@@ -28,7 +28,7 @@ import {
   type OnnxTensor,
   type OnnxValueInfo,
 } from './proto.ts';
-import { PRODUCER, RANGES, restoredValues, sourceOf, withGroups } from './provenance.ts';
+import { isBinary, PRODUCER, RANGES, restoredValues, sourceOf, withGroups } from './provenance.ts';
 import { hiddenName, Scope } from './scope.ts';
 import { dense } from './sparse.ts';
 import { type DimRange, Symbols } from './symbols.ts';
@@ -198,7 +198,14 @@ class Importer implements Reading {
     const given = this.options.shapes?.[info.name] ?? info.shape;
     if (!given) fail('rank', `${what} has no shape`, { help: 'give one in the option `shapes`' });
     const shape = given.map((d, axis) => this.symbols.size(d, `${info.name}_${axis}`));
-    return countable(input([], { name: info.name, dtype, shape, doc: info.doc }, { name: info.name }), what);
+    return countable(
+      input(
+        [],
+        { name: info.name, dtype, shape, doc: info.doc, binary: isBinary(info) },
+        { name: info.name, loc: sourceOf(info) },
+      ),
+      what,
+    );
   }
 
   private fixed(name: string, declared: Value): Item | undefined {
@@ -292,7 +299,7 @@ class Importer implements Reading {
       const tensor = proto.attributes.get('value')!.t ?? n.fail('attribute "value" holds no tensor');
       const name = proto.outputs[0] ?? proto.name;
       if (!this.own) return [this.tensor(tensor, name, label, scope)];
-      return [literalItem(ndOf(weightOf(tensor, label, this.external)), name)];
+      return [literalItem(ndOf(weightOf(tensor, label, this.external)), { name, loc: sourceOf(proto) })];
     }
     const sparse = proto.domain === '' && proto.op === 'Constant' ? proto.attributes.get('sparse_value') : undefined;
     if (sparse?.sparse) return [this.sparse(sparse.sparse, label, scope)];
@@ -349,7 +356,7 @@ class Importer implements Reading {
     let key = name || 'constant';
     for (let i = 2; this.tensors.has(key); i++) key = `${name}#${i}`;
     this.tensors.set(key, { tensor, what });
-    const value = param([], { name: key, dtype, shape: tensor.dims }, { name: key });
+    const value = param([], { name: key, dtype, shape: tensor.dims }, { name: key, loc: sourceOf(tensor) });
     const item = stored(value, () =>
       count <= MAX_KNOWN ? elements() : fail('unsupported', `${what}: ${count} elements are too many to know here`),
     );

@@ -5,6 +5,7 @@ import type { Sym } from '../../ir/expr.ts';
 import type { Value } from '../../ir/graph.ts';
 import { typeOf } from '../../ir/graph.ts';
 import { countOf, type Nd, nd } from '../../ir/nd.ts';
+import type { Origin } from '../../ir/op.ts';
 import { add, cast, floorDiv, floorMod, maximum, minimum, mul, sub as subtract } from '../../ir/ops/elementwise.ts';
 import { reduceSum } from '../../ir/ops/reduce.ts';
 import { concat, expand, reshape } from '../../ir/ops/shape.ts';
@@ -54,15 +55,15 @@ export const stored = (value: Value, elements: () => Nd): Item => ({
 /** Most elements that are tracked one by one as sizes. */
 const MAX_DIMS = 1024;
 
-/** @param name what the value is called, should the graph need it */
-export function literalItem(value: Nd, name?: string): Item {
+/** @param origin what the value is called and where it comes from, should the graph need it */
+export function literalItem(value: Nd, origin: Origin = {}): Item {
   const whole = value.data.length <= MAX_DIMS && value.data.every(Number.isInteger);
   return {
     type: tensor(value.dtype, value.shape),
     dims: whole && value.dtype !== 'bool' ? Array.from(value.data) : undefined,
     literal: true,
     constant: () => value,
-    value: once(() => constant([], { value }, { name })),
+    value: once(() => constant([], { value }, origin)),
   };
 }
 

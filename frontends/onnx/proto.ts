@@ -24,6 +24,7 @@ export interface OnnxTensor {
   /** `location`, `offset`, `length`, … of data in another file. */
   readonly external: ReadonlyMap<string, string> | undefined;
   readonly strings: number;
+  readonly metadata?: ReadonlyMap<string, string>;
 }
 
 /** A tensor stored as its elements that are not zero. Its name is that of the values. */
@@ -45,6 +46,7 @@ export interface OnnxValueInfo {
   readonly type: number;
   /** Undefined when even the rank is not known. */
   readonly shape: readonly OnnxDim[] | undefined;
+  readonly metadata?: ReadonlyMap<string, string>;
 }
 
 export interface OnnxAttribute {
@@ -200,6 +202,7 @@ function chunk(r: Reader, wire: number, into: Uint8Array[]): true {
 function readTensor(r: Reader, end: number, budget: Budget): OnnxTensor {
   const [dims, raw, varints]: [number[], Uint8Array[], Uint8Array[]] = [[], [], []];
   let external: Map<string, string> | undefined;
+  let metadata: Map<string, string> | undefined;
   let [name, type, location, strings, hasRaw] = ['', 0, 0, 0, false];
   eachField(r, end, budget, 'a tensor', (field, wire) => {
     switch (field) {
@@ -233,12 +236,31 @@ function readTensor(r: Reader, end: number, budget: Budget): OnnxTensor {
       case 14:
         location = r.int32();
         return true;
+      case 16:
+        metadata = withEntry(metadata, r, budget);
+        return true;
       default:
         return false;
     }
   });
   if (location === 1) external ??= new Map();
-  return { name, dims, type, raw, varints, hasRaw, external: location === 1 ? external : undefined, strings };
+  return {
+    name,
+    dims,
+    type,
+    raw,
+    varints,
+    hasRaw,
+    external: location === 1 ? external : undefined,
+    strings,
+    ...(metadata && { metadata }),
+  };
+}
+
+/** One more entry of a map that is made when it is needed. */
+function withEntry(map: Map<string, string> | undefined, r: Reader, budget: Budget): Map<string, string> {
+  const [key, value] = message(r, (_, to) => readEntry(r, to, budget));
+  return (map ?? new Map<string, string>()).set(key, value);
 }
 
 function readSparse(r: Reader, end: number, budget: Budget): OnnxSparse {
@@ -289,6 +311,7 @@ const KINDS: Readonly<Record<number, OnnxValueInfo['kind']>> = {
 function readValueInfo(r: Reader, end: number, budget: Budget): OnnxValueInfo {
   let [name, doc, type] = ['', '', 0];
   let kind: OnnxValueInfo['kind'] = 'unknown';
+  let metadata: Map<string, string> | undefined;
   let shape: OnnxDim[] | undefined;
   const tensorType = (_: Reader, to: number): void =>
     eachField(r, to, budget, 'a tensor type', (field) => {
@@ -309,6 +332,7 @@ function readValueInfo(r: Reader, end: number, budget: Budget): OnnxValueInfo {
   eachField(r, end, budget, 'a value', (field) => {
     if (field === 1) name = r.string();
     else if (field === 3) doc = r.string();
+    else if (field === 4) metadata = withEntry(metadata, r, budget);
     else if (field === 2)
       message(r, (_, to) =>
         eachField(r, to, budget, 'a type', (inner) => {
@@ -321,7 +345,7 @@ function readValueInfo(r: Reader, end: number, budget: Budget): OnnxValueInfo {
     else return false;
     return true;
   });
-  return { name, doc, kind, type, shape };
+  return { name, doc, kind, type, shape, ...(metadata && { metadata }) };
 }
 
 function readAttribute(r: Reader, end: number, budget: Budget, depth: number): OnnxAttribute {
@@ -402,12 +426,9 @@ function readNode(r: Reader, end: number, budget: Budget, depth: number): OnnxNo
       case 8:
         overload = r.string();
         return true;
-      case 9: {
-        const [key, value] = message(r, (_, to) => readEntry(r, to, budget));
-        metadata ??= new Map();
-        metadata.set(key, value);
+      case 9:
+        metadata = withEntry(metadata, r, budget);
         return true;
-      }
       default:
         return false;
     }

@@ -23,6 +23,8 @@ export const PRODUCER = 'heddle';
 export const RANGES = 'heddle.sizes';
 /** Metadata of a node: the position in the model's source that made it. */
 const SOURCE = 'heddle.source';
+/** Metadata of an input: its elements are promised to be 0 or 1. */
+const BINARY = 'heddle.binary';
 const GROUP = 'heddle.group';
 const VALUE = 'heddle.value';
 const OPERANDS = 'heddle.operands';
@@ -48,6 +50,18 @@ export function parseSize(text: string, ranges: string): Dim | undefined {
   }
 }
 
+/** The position in the source that made a value, as metadata. */
+export const sourceEntry = ({ loc }: Value): Readonly<Record<string, string>> | undefined =>
+  loc && { [SOURCE]: `${loc.file}:${loc.line}:${loc.column}` };
+
+/** What a file says of an input besides its type. */
+export const inputEntries = (v: Value): Readonly<Record<string, string>> => ({
+  ...sourceEntry(v),
+  ...(v.attrs.binary === true && { [BINARY]: 'true' }),
+});
+export const isBinary = ({ metadata }: { readonly metadata?: ReadonlyMap<string, string> }): boolean =>
+  metadata?.get(BINARY) === 'true';
+
 /** Writes on the nodes of a value where they come from, and what they are together unless that is plain. */
 export function annotate(
   v: Value,
@@ -56,7 +70,7 @@ export function annotate(
   nodes: readonly NodeDraft[],
   plain: boolean,
 ): void {
-  const source = v.loc && { [SOURCE]: `${v.loc.file}:${v.loc.line}:${v.loc.column}` };
+  const source = sourceEntry(v);
   for (const node of nodes) node.metadata = { ...source };
   if (plain || nodes.length === 0) return;
   const text = textOf(v);
@@ -124,9 +138,9 @@ function digest(nodes: readonly OnnxNode[]): string {
   return hash.digest('hex').slice(0, 32);
 }
 
-/** Where the model's source made a node. */
-export function sourceOf(node: OnnxNode): Loc | undefined {
-  const found = /^(.*):(\d+):(\d+)$/s.exec(node.metadata?.get(SOURCE) ?? '');
+/** Where the model's source made a node, an input or a parameter. */
+export function sourceOf({ metadata }: { readonly metadata?: ReadonlyMap<string, string> }): Loc | undefined {
+  const found = /^(.*):(\d+):(\d+)$/s.exec(metadata?.get(SOURCE) ?? '');
   return found ? { file: found[1]!, line: Number(found[2]), column: Number(found[3]) } : undefined;
 }
 
@@ -215,7 +229,7 @@ export function restoredValues(node: OnnxNode, operands: readonly Value[]): read
     const whole = makeValue(v.op, operands, v.attrs, { name, loc: sourceOf(node) });
     const results = projectAll(whole);
     if (results.length !== node.outputs.length) return undefined;
-    return results.map((x, i) => (x === whole ? x : { ...x, name: node.outputs[i], loc: whole.loc }));
+    return results.map((x, i) => (x === whole ? x : { ...x, name: node.outputs[i] }));
   } catch (error) {
     // A text that is nested too deep for the parser's stack was not written here.
     if (error instanceof CompileError || error instanceof RangeError) return undefined;
