@@ -7,7 +7,7 @@ import { makeValue, opNamed } from '../ir/op.ts';
 import { coords } from '../ir/ops/attention.ts';
 import { seeded } from '../ir/ops/example.ts';
 import { input, param, projectAll } from '../ir/ops/structural.ts';
-import { cast, gt, le, lt, mul, operand, sub, symbol } from '../ir/scalar.ts';
+import { add, and, cast, gt, le, lt, mul, operand, sub, symbol } from '../ir/scalar.ts';
 import { type Dim, dim } from '../ir/type.ts';
 import type { WeightStore } from '../ir/weights.ts';
 import { checkOnGpu, SHARED, type Tolerance } from './support/gpu-check.ts';
@@ -210,6 +210,8 @@ test('attention over any number of queries and keys, with masks and biases of ev
     causal: le(k, q),
     'never the first': lt(k, sub(q, 2)),
     'by operand': gt(operand(3, 'f32', [b, k]), -0.5),
+    window: and(le(q, add(k, 9)), le(k, q)),
+    'lengths by operand': and(lt(k, cast(mul(add(operand(3, 'f32', [b]), 1), 20), 'i32')), le(k, add(q, 3))),
   };
   const sizes = [
     { H: 2, G: 1, Q: 5, K: 7, D: 4, E: 6 },
@@ -221,7 +223,12 @@ test('attention over any number of queries and keys, with masks and biases of ev
     for (const [name, mask] of Object.entries(masks))
       for (const emptyRow of mask && D === 4 ? ['zero', 'nan', 'uniform', 'unmasked'] : ['zero'])
         for (const target of D === 64 ? [SHARED] : [WEBGPU, SHARED]) {
-          const shapes = [[2, H, Q, D], [2, G, K, D], [2, G, K, E], ...(name === 'by operand' ? [[2, K]] : [])];
+          const shapes = [
+            [2, H, Q, D],
+            [2, G, K, D],
+            [2, G, K, E],
+            ...(name === 'by operand' ? [[2, K]] : name === 'lengths by operand' ? [[2]] : []),
+          ];
           const attrs = { ...(mask && { mask }), emptyRow, lse: E === 6 || D === 64 };
           await check(t, 'attention', shapes, attrs, { tolerance: { relative: 2e-5, floor: 1 }, target });
         }

@@ -44,7 +44,8 @@ export function attentionAlone(a: Attention): Stage {
     const sum = body.var('sum', zero('f32'));
     const found = a.unmasked ? body.var('found', bool(false)) : undefined;
     body.for('e', 0, valueWidth, (e, inner) => inner.store(out, e, zero('f32', wide)), { step: wide });
-    body.for('k', 0, a.keys, (k, turn) => {
+    const reach = a.reach(at, [q, add(q, 1)], true);
+    body.for('k', reach?.from ?? 0, reach?.to ?? a.keys, (k, turn) => {
       const product = turn.var('product', zero('f32', lanes));
       turn.for(
         'd',

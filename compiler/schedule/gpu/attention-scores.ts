@@ -4,14 +4,16 @@
  * B batch, H heads, G heads of k and v, Q queries, K keys, D width of a query, E width of a value.
  */
 import { fail } from '../../../ir/diagnostic.ts';
-import type { Expr } from '../../../ir/expr.ts';
+import { type Expr, exprNodes } from '../../../ir/expr.ts';
 import { typeOf, type Value } from '../../../ir/graph.ts';
 import type { Block } from '../../../ir/kernel.ts';
 import { coords } from '../../../ir/ops/attention.ts';
 import { macsOf } from '../../../ir/ops/macs.ts';
+import { conjuncts, normalPredicate, rowSpan } from '../../../ir/predicate.ts';
 import {
   add,
   and,
+  bool,
   div,
   eq,
   floordiv,
@@ -27,7 +29,7 @@ import {
   tanh,
   variable,
 } from '../../../ir/scalar.ts';
-import { asExpr, type Dim } from '../../../ir/type.ts';
+import { asExpr, type Dim, dim } from '../../../ir/type.ts';
 import { operandAt, type ScheduleContext, storeResult } from '../context.ts';
 
 /** Below every score: the largest score of no key, and the score of a key that may not be read. Finite, so that it cancels. */
@@ -92,6 +94,33 @@ export class Attention {
 
   get macs(): Dim {
     return macsOf(this.batch, this.heads, this.queries, this.keys, literal(this.width + this.valueWidth));
+  }
+
+  /**
+   * The keys `from ≤ k < to` that queries `q0 ≤ q < q1` may read, for masks that say so and where keys that are left out
+   * change nothing; undefined elsewhere. Limits may cross.
+   *
+   * @param loads whether the limits may be read from operands: those are not uniform, so no barrier may depend on them
+   */
+  reach(
+    at: { readonly b: Expr; readonly h: Expr },
+    [q0, q1]: readonly [Expr, Expr],
+    loads: boolean,
+  ): { readonly from: Expr; readonly to: Expr } | undefined {
+    if (!this.mask || (this.emptyRow !== 'zero' && this.emptyRow !== 'nan')) return undefined;
+    const sizes = [this.batch, this.heads, this.queries, this.keys].map(dim);
+    const domain = { batch: sizes[0], heads: sizes[1], queries: sizes[2], keys: sizes[3] };
+    const reads = (e: Expr): boolean => exprNodes(e).some((x) => x.op === 'operand');
+    const parts = conjuncts(normalPredicate(this.mask, domain)).filter((e) => loads || !reads(e));
+    const { lo, hi } = rowSpan(
+      parts.reduce((x, y) => and(x, y), bool(true)),
+      sizes[3]!,
+      [q0, q1],
+      domain,
+    );
+    if (lo === literal(0) && hi === this.keys) return undefined;
+    const place = { ...at, q: q0 };
+    return { from: this.atKey(lo, place, literal(0)), to: this.atKey(hi, place, literal(0)) };
   }
 
   /** The head of k and v that head `h` reads. */

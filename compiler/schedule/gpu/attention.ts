@@ -12,6 +12,7 @@ import type { Buffer, Expr } from '../../../ir/expr.ts';
 import { Block, buffer } from '../../../ir/kernel.ts';
 import {
   add,
+  and,
   bool,
   ceildiv,
   eq,
@@ -149,7 +150,18 @@ class AttentionKernel {
         operandAt(cx, 0, [b, h, q, d]),
       );
       const mine = this.myQueries(body, y, first);
-      body.for('k0', 0, keys, (k0, turn) => this.keyBlock(turn, at, mine, k0), { step: this.columns });
+      const last = body.let('last', min(add(first, rows), queries));
+      // All invocations of a workgroup must take the same turns, since they meet at barriers.
+      const turns = this.a.reach(at, [first, last], false);
+      const from = turns ? body.let('from', mul(floordiv(turns.from, this.columns), this.columns)) : literal(0);
+      const reach = this.a.reach(at, [first, last], true);
+      const live = (k0: Expr): Expr =>
+        reach && (reach.from !== turns?.from || reach.to !== turns.to)
+          ? and(lt(reach.from, add(k0, this.columns)), lt(k0, reach.to))
+          : bool(true);
+      body.for('k0', from, turns?.to ?? keys, (k0, turn) => this.keyBlock(turn, at, mine, k0, live(k0)), {
+        step: this.columns,
+      });
       this.finish(body, at, mine);
     });
     return makeStage(cx, block, { grid, work: mul(keys, rows * (width + valueWidth)), macs: this.a.macs });
@@ -203,35 +215,23 @@ class AttentionKernel {
     );
   }
 
-  private keyBlock(block: Block, at: Place, mine: readonly Query[], k0: Expr): void {
+  /** @param reads whether some query of the block may read some key of it; what it says no to is not computed */
+  private keyBlock(block: Block, at: Place, mine: readonly Query[], k0: Expr, reads: Expr): void {
     const { b, h, g, t, x } = at;
     const { columns } = this;
     const { cx, keys, width, valueWidth } = this.a;
-    this.fill(block, t, this.kv, columns, { first: k0, count: keys, width, stride: this.stride }, (k, d) =>
-      operandAt(cx, 1, [b, g, k, d]),
+    const live = block.let('live', reads);
+    block.if(live, (some) =>
+      this.fill(some, t, this.kv, columns, { first: k0, count: keys, width, stride: this.stride }, (k, d) =>
+        operandAt(cx, 1, [b, g, k, d]),
+      ),
     );
     block.barrier();
     const each = columns / ACROSS;
     const products = mine.map((_, i) =>
       Array.from({ length: each }, (__, j) => block.var(`s${i}_${j}`, zero('f32', 4))),
     );
-    block.for(
-      'd',
-      0,
-      Math.ceil(width / 4) * 4,
-      (d, inner) => {
-        const k = Array.from({ length: each }, (_, j) =>
-          inner.let(`k${j}`, load(this.kv, add(mul(add(x, j * ACROSS), this.stride), d), 4)),
-        );
-        mine.forEach(({ row }, i) => {
-          const q = inner.let('q', load(this.q, add(mul(row, this.stride), d), 4));
-          k.forEach((key, j) => {
-            inner.set(products[i]![j]!, fma(q, key, products[i]![j]!));
-          });
-        });
-      },
-      { step: 4 },
-    );
+    block.if(live, (some) => this.scoreBlock(some, x, mine, products));
     const scores = mine.map((query, i) =>
       products[i]!.map((p, j) => this.a.score(block, { b, h, q: query.q }, add(k0, add(x, j * ACROSS)), sumLanes(p))),
     );
@@ -245,12 +245,36 @@ class AttentionKernel {
       this.weigh(block, query, scores[i]!, (j) => add(mul(query.row, columns), add(x, j * ACROSS)));
     });
     const valueStride = this.vectors * 4 * ACROSS;
-    this.fill(block, t, this.kv, columns, { first: k0, count: keys, width: valueWidth, stride: valueStride }, (k, e) =>
-      operandAt(cx, 2, [b, g, k, e]),
+    block.if(live, (some) =>
+      this.fill(some, t, this.kv, columns, { first: k0, count: keys, width: valueWidth, stride: valueStride }, (k, e) =>
+        operandAt(cx, 2, [b, g, k, e]),
+      ),
     );
     block.barrier();
-    this.addValues(block, x, mine, valueStride);
+    block.if(live, (some) => this.addValues(some, x, mine, valueStride));
     block.barrier();
+  }
+
+  /** Adds the products of this invocation's queries and keys of a block. */
+  private scoreBlock(block: Block, x: Expr, mine: readonly Query[], products: readonly (readonly Expr[])[]): void {
+    const each = this.columns / ACROSS;
+    block.for(
+      'd',
+      0,
+      Math.ceil(this.a.width / 4) * 4,
+      (d, inner) => {
+        const k = Array.from({ length: each }, (_, j) =>
+          inner.let(`k${j}`, load(this.kv, add(mul(add(x, j * ACROSS), this.stride), d), 4)),
+        );
+        mine.forEach(({ row }, i) => {
+          const q = inner.let('q', load(this.q, add(mul(row, this.stride), d), 4));
+          k.forEach((key, j) => {
+            inner.set(products[i]![j]!, fma(q, key, products[i]![j]!));
+          });
+        });
+      },
+      { step: 4 },
+    );
   }
 
   /** Takes the block's scores into the running maximum and sum, and leaves their weights in memory. */
