@@ -114,7 +114,8 @@ export const lstmCell = ({ units, peepholes, coupled, clip, activations }: Lstm)
     const input = peeking(i, pi, c!);
     const keep = coupled ? oneMinus(input) : peeking(forget, pf, c!);
     const cell = add([mul([keep, c!]), mul([input, g(clipped(fresh, clip))])]);
-    return [mul([peeking(o, po, cell), last(clipped(cell, clip))]), cell];
+    // The state itself is not clipped: onnxruntime reads "the input of activations" so.
+    return [mul([peeking(o, po, cell), last(cell)]), cell];
   },
 });
 

@@ -133,7 +133,8 @@ export function sampled(pixels: Pixels, at: readonly Value[], { mode, outside, c
   };
   if (mode === 'nearest') return read(at.map((x, axis) => folded(round([x]), axis)));
   const axes = at.map((x, axis) => {
-    const place = folded(x, axis);
+    // Cubic weights belong to the place that was asked for, and each pixel is folded by itself (PyTorch, onnxruntime).
+    const place = mode === 'cubic' ? x : folded(x, axis);
     const first = floor([place]);
     return weightsOf(sub([place, first]), mode).map(({ step, weight }) => ({ whole: plus(first, step), weight }));
   });
