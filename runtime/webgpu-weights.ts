@@ -14,22 +14,23 @@ export interface WeightRange {
 /** Offsets of storage bindings are multiples of this on every device. */
 export const BINDING_ALIGN = 256;
 
-/** Bytes of the weight memory at which a kernel's binding starts, in order, and the end of the memory. */
+/**
+ * Bytes of the weight memory at which a kernel's binding starts, in order, and the end of the memory; beyond it where a
+ * weight without elements stands there.
+ */
 export function weightStarts(part: WebGpuPart, memory: number): number[] {
-  const starts = new Set<number>([0, memory]);
+  const starts = new Set<number>();
   for (const { steps } of Object.values(part.entries))
     eachLaunch(steps, ({ kernel, args }) => {
       for (const arg of args) if ('w' in arg) starts.add(arg.w);
       for (let k = part.kernels[kernel]; k; k = k.otherwise)
         for (const binding of k.bindings) {
-          if (!('from' in binding)) continue;
-          const arg = args[binding.arg];
-          if (arg !== undefined && 'w' in arg) {
-            starts.add(arg.w + binding.from);
-            starts.add(Math.min(memory, arg.w + binding.from + binding.bytes));
-          }
+          const arg = 'from' in binding ? args[binding.arg] : undefined;
+          if (arg !== undefined && 'from' in binding && 'w' in arg) starts.add(arg.w + binding.from);
         }
     });
+  starts.add(starts.has(memory) ? memory + BINDING_ALIGN : memory);
+  starts.add(0);
   return [...starts].sort((a, b) => a - b);
 }
 

@@ -12,8 +12,8 @@ import { projectRoot } from './support/project.ts';
 const shared = process.env.HEDDLE_SHARED ?? join(projectRoot, '..', 'shared');
 /** The reference interpreter is for small graphs: whole networks take it minutes. */
 const SETS: Readonly<Record<string, readonly Device[]>> = {
-  'onnx-node-tests': ['interpreter', 'wasm'],
-  'onnx-graph-tests': ['interpreter', 'wasm'],
+  'onnx-node-tests': ['interpreter', 'wasm', 'webgpu'],
+  'onnx-graph-tests': ['interpreter', 'wasm', 'webgpu'],
   models: ['wasm'],
 };
 

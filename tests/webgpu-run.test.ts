@@ -119,6 +119,18 @@ test('weights stand where kernels look: plain, halved, at odd places, in pieces,
   session.dispose();
 });
 
+test('a weight without elements is bound all the same', async (t) => {
+  const plan: Partial<EntryPlan> = {
+    inputs: [port('x', 0, [2])],
+    outputs: [port('y', 1, [2])],
+    buffers: buffers(8, 8),
+    steps: [launch('fill', [{ b: 1 }], [2, 5]), launch('scale', [{ b: 0 }, { w: 0 }, { b: 1 }], [0])],
+  };
+  const session = await openOnGpu({ gpu: { main: plan } });
+  t.deepEqual(values((await session.run({ x: [3, 4] })).y), [5, 5]);
+  session.dispose();
+});
+
 test('loops count up and down with parameters of their own, more of them than fit one submission', async (t) => {
   const loop = (reverse: boolean, trips: Launch['grid']): Step => ({
     loop: reverse ? 't1' : 't0',

@@ -11,9 +11,10 @@ import type { Graph } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
 import type { WeightStore, WeightTensor } from '../../ir/weights.ts';
-import { HeddleError, type InputData, open, type Tensor } from '../../runtime/index.ts';
+import { type DeviceLike, HeddleError, type InputData, open, type Tensor } from '../../runtime/index.ts';
+import { createGpu } from '../support/swiftshader.ts';
 
-export const DEVICES = ['interpreter', 'wasm'] as const;
+export const DEVICES = ['interpreter', 'wasm', 'webgpu'] as const;
 export type Device = (typeof DEVICES)[number];
 
 /** |a − b| ≤ atol + rtol · |b|. */
@@ -163,7 +164,8 @@ async function runSet(
   );
   const expected = readSide(folder, 'output').map(({ tensor }) => ndOf(tensor));
   const outputs = [...graph.outputs.keys()];
-  const results = device === 'wasm' ? await onWasm(model, weights, inputs) : interpreted(graph, weights, inputs);
+  const results =
+    device === 'interpreter' ? interpreted(graph, weights, inputs) : await compiled(device, model, weights, inputs);
   for (const [i, want] of expected.entries()) compare(outputs[i]!, results[outputs[i]!]!, want, tolerance);
 }
 
@@ -190,8 +192,23 @@ const ARRAYS = {
   bool: Uint8Array,
 } as const;
 
-async function onWasm(model: Model, weights: WeightStore, inputs: Inputs): Promise<Record<string, Nd>> {
-  const session = await open(compile(model, { weights }), { device: 'wasm', threads: 1 });
+let gpu: Promise<DeviceLike> | undefined;
+/** One device for all tests: SwiftShader's where it can be had, else the machine's. */
+const gpuDevice = (): Promise<DeviceLike> => {
+  gpu ??= createGpu().then((adapter) => adapter.requestDevice());
+  return gpu;
+};
+
+async function compiled(
+  device: 'wasm' | 'webgpu',
+  model: Model,
+  weights: WeightStore,
+  inputs: Inputs,
+): Promise<Record<string, Nd>> {
+  const session =
+    device === 'wasm'
+      ? await open(compile(model, { weights }), { device, threads: 1 })
+      : await open(compile(model, { weights, target: ['wasm', device] }), { device: await gpuDevice() });
   try {
     const given = Object.fromEntries(
       Object.entries(inputs).map(([name, { dtype, shape, bytes }]) => {
