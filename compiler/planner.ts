@@ -255,7 +255,9 @@ export class Planner {
 function port(name: string, v: Value, places: Places, doc: string): Port {
   const address = places.get(v);
   if (!address || !('b' in address)) throw new Error(`${name} has no buffer`);
-  return { name, dtype: typeOf(v).dtype, shape: typeOf(v).shape.map(sizeOf), doc, buffer: address.b };
+  const { dtype, shape } = typeOf(v);
+  const binary = v.op.name === 'input' && v.attrs.binary === true;
+  return { name, dtype, shape: shape.map(sizeOf), doc, ...(binary && { binary }), buffer: address.b };
 }
 
 function chunkOf({ work, grid }: Stage): Size {

@@ -35,6 +35,8 @@ export interface Port {
   readonly dtype: ElementType;
   readonly shape: readonly Size[];
   readonly doc: string;
+  /** Every element must be 0 or 1. */
+  readonly binary?: boolean;
   /** Index into `EntryPlan.buffers`. */
   readonly buffer: number;
 }

@@ -85,9 +85,11 @@ function elementsOf(port: Port, data: InputData): TensorData {
       return refuse(port, `was given ${describe(data)}`, `Pass a ${want}${bits}.`);
     }
   }
-  if (dtype === 'bool') {
-    const at = (out as Uint8Array).findIndex((value) => value > 1);
-    if (at >= 0) refuse(port, `has ${String(out[at])} at [${at}]`, 'A bool is 0 or 1.');
+  if (dtype === 'bool' || port.binary === true) {
+    // biome-ignore lint/suspicious/noDoubleEquals: a bigint equals the number that it was made from
+    const at = (out as Uint8Array).findIndex((value) => value != 0 && value != 1);
+    const what = dtype === 'bool' ? 'A bool' : 'Each element';
+    if (at >= 0) refuse(port, `has ${String(out[at])} at [${at}]`, `${what} is 0 or 1.`);
   }
   return out;
 }

@@ -3,12 +3,11 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { importOnnx } from '../frontends/onnx/index.ts';
-import { type Graph, graph, graphValues } from '../ir/graph.ts';
+import { type Graph, graphValues } from '../ir/graph.ts';
 import type { EmptyRow } from '../ir/ops/attention.ts';
 import { printExpr } from '../ir/print.ts';
 import { type Remark, runPasses } from '../passes/pass.ts';
 import { pipelineFor } from '../passes/pipeline.ts';
-import { replaceValues } from '../passes/rewrite.ts';
 import { factsOf } from '../passes/weight-facts.ts';
 import { projectRoot } from './support/project.ts';
 
@@ -35,30 +34,19 @@ const MEANING: Readonly<Record<string, readonly [mask: string, emptyRow: EmptyRo
   'triangle-of-infinity-k2': ['k <= q + 1', 'zero'],
 };
 
-/** The graph with some inputs promised to hold 0 and 1. */
-function withBinary(g: Graph, names: readonly string[]): Graph {
-  const promised = new Map(
-    g.inputs
-      .filter((v) => names.includes(String(v.attrs.name)))
-      .map((v) => [v, { ...v, attrs: { ...v.attrs, binary: true } }] as const),
-  );
-  return graph(
-    g.name,
-    g.inputs.map((v) => promised.get(v) ?? v),
-    replaceValues(g, promised).outputs,
-  );
-}
-
 function folded(file: string, binary: boolean): { readonly after: Graph; readonly remarks: readonly Remark[] } {
   const small = file.includes('.symbolic.') && file.startsWith('triangle-buffer');
-  const { model, weights } = importOnnx(join(folder, file), small ? { dims: { tokens: '1..16' } } : {});
+  const { model, weights } = importOnnx(join(folder, file), {
+    ...(small && { dims: { tokens: '1..16' } }),
+    ...(!binary && { binary: [] }),
+  });
   const passes = pipelineFor();
   const remarks: Remark[] = [];
-  const after = runPasses(
-    withBinary(model.entries.main!, binary ? ['attention_mask'] : []),
-    passes.slice(0, passes.findIndex((p) => p.name === 'fold-masks') + 1),
-    { remark: (r) => remarks.push(r), masks: factsOf(weights), validate: true },
-  );
+  const after = runPasses(model.entries.main!, passes.slice(0, passes.findIndex((p) => p.name === 'fold-masks') + 1), {
+    remark: (r) => remarks.push(r),
+    masks: factsOf(weights),
+    validate: true,
+  });
   return { after, remarks };
 }
 

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { CompileError, fail } from '../../ir/diagnostic.ts';
+import { isInt } from '../../ir/dtype.ts';
 import { type Graph, graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
@@ -44,6 +45,11 @@ export interface ImportOptions {
   readonly shapes?: Readonly<Record<string, readonly (number | string)[]>> | undefined;
   /** Inputs that are constants of the model: axes, shapes and the like that the file leaves to its caller. */
   readonly fixed?: Readonly<Record<string, Nd>> | undefined;
+  /**
+   * Integer inputs that hold nothing but 0 and 1, which is checked when they are given. Default: those that are called what
+   * exporters call masks of tokens and pixels, such as `attention_mask`.
+   */
+  readonly binary?: readonly string[] | undefined;
   /** Most trips of a loop whose number of trips is only known when it runs. */
   readonly maxTrips?: number | undefined;
   /** Folder in which external data may stand, when the model is given as bytes. Default: none may be read. */
@@ -68,6 +74,16 @@ const MAX_LITERAL = 256;
 /** Nodes after inlining; functions that call functions can grow without end. */
 const MAX_NODES = 1_000_000;
 const MAX_CALLS = 32;
+/** Inputs of published models that are 1 for what exists and 0 for padding, or the other way round. */
+const MASKS: readonly string[] = [
+  'attention_mask',
+  'encoder_attention_mask',
+  'decoder_attention_mask',
+  'input_mask',
+  'padding_mask',
+  'pixel_mask',
+  'bool_masked_pos',
+];
 
 /**
  * Reads an ONNX model for inference.
@@ -198,12 +214,9 @@ class Importer implements Reading {
     const given = this.options.shapes?.[info.name] ?? info.shape;
     if (!given) fail('rank', `${what} has no shape`, { help: 'give one in the option `shapes`' });
     const shape = given.map((d, axis) => this.symbols.size(d, `${info.name}_${axis}`));
+    const binary = isBinary(info) || (isInt(dtype) && (this.options.binary ?? MASKS).includes(info.name));
     return countable(
-      input(
-        [],
-        { name: info.name, dtype, shape, doc: info.doc, binary: isBinary(info) },
-        { name: info.name, loc: sourceOf(info) },
-      ),
+      input([], { name: info.name, dtype, shape, doc: info.doc, binary }, { name: info.name, loc: sourceOf(info) }),
       what,
     );
   }
