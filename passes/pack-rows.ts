@@ -13,7 +13,6 @@ import {
   isAll,
   isMentioned,
   isNone,
-  isSame,
   isWhole,
   isWithin,
   replace,
@@ -37,20 +36,33 @@ export const packRows: Pass = {
   name: 'pack-rows',
   doc: 'Rows of a batch of which only some are read, each entry others, are computed as one list: legal because no output depends on the rest, see demand.ts.',
   run(graph, cx) {
-    const found = widest(graph);
-    if (!found) return graph;
-    const packer = new Packer(graph, found);
-    const result = packer.graph();
-    if (packer.macs < packer.rows.moved * WORTH) {
-      if (packer.macs > 0)
-        cx.remark('missed', packer.last, `${packer.macs} multiply-accumulates of a row do not pay for moving it`);
-      return graph;
+    let current = graph;
+    for (let round = 0; round < ROUNDS; round++) {
+      const next = packOnce(current, cx);
+      if (next === current) break;
+      current = next;
     }
-    if (cx.mayRewrite && !cx.mayRewrite()) return graph;
-    remark(cx, packer);
-    return result;
+    return current;
   },
 };
+
+/** Each round packs the rows of one axis: source and target words, words and boxes. */
+const ROUNDS = 4;
+
+function packOnce(graph: Graph, cx: PassContext): Graph {
+  const found = widest(graph);
+  if (!found) return graph;
+  const packer = new Packer(graph, found);
+  const result = packer.graph();
+  if (packer.macs < packer.rows.moved * WORTH) {
+    if (packer.macs > 0)
+      cx.remark('missed', packer.last, `${packer.macs} multiply-accumulates of a row do not pay for moving it`);
+    return graph;
+  }
+  if (cx.mayRewrite && !cx.mayRewrite()) return graph;
+  remark(cx, packer);
+  return result;
+}
 
 function remark(cx: PassContext, { members, rows, last, macs }: Packer): void {
   const { batch, size } = rows;
@@ -84,12 +96,13 @@ function widest(graph: Graph): Found | undefined {
   const candidates = graphValues(graph).flatMap((v) => (statics.has(v) ? [] : candidatesOf(v, demand.of(v))));
   const kinds: Candidate[] = [];
   for (const c of candidates)
-    if (!kinds.some((k) => sameExtents(k, c) && isSame(k.set, c.set, c.extents))) kinds.push(c);
+    if (!kinds.some((k) => sameExtents(k, c) && within(k.set, c.set, c.extents) && within(c.set, k.set, c.extents)))
+      kinds.push(c);
   let best: { readonly found: Found; readonly work: number } | undefined;
   for (const kind of kinds) {
     const axes = new Map<Value, Axes>();
     for (const c of candidates)
-      if (!axes.has(c.value) && sameExtents(c, kind) && isWithin(c.set, kind.set, kind.extents)) axes.set(c.value, c);
+      if (!axes.has(c.value) && sameExtents(c, kind) && within(c.set, kind.set, kind.extents)) axes.set(c.value, c);
     const work = [...axes.keys()].reduce((sum, v) => sum + macsOf(v), 0);
     const [batch, size] = kind.extents;
     if (work > 0 && (!best || work > best.work)) best = { found: { demand, set: kind.set, batch, size, axes }, work };
@@ -98,6 +111,19 @@ function widest(graph: Graph): Found | undefined {
 }
 
 const sameExtents = (a: Candidate, b: Candidate): boolean => a.extents.every((d, i) => sameDim(d, b.extents[i]!));
+
+/**
+ * Whether a set lies within another: each of its terms says all that some term of the other says, or so it follows. The
+ * first is found at once also where terms are many.
+ */
+function within(a: IndexSet, b: IndexSet, extents: readonly Dim[]): boolean {
+  const terms = b.terms.map((term) => term.map((l) => l.key));
+  const plain = a.terms.every((term) => {
+    const said = new Set(term.map((l) => l.key));
+    return terms.some((other) => other.every((literal) => said.has(literal)));
+  });
+  return plain || isWithin(a, b, extents);
+}
 
 /** The pairs of axes along which a value is read at some rows only, which differ between entries. */
 function candidatesOf(value: Value, set: IndexSet): Candidate[] {

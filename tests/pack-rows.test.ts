@@ -1,12 +1,32 @@
 /** Batches of which each entry has another number of rows that are read, computed as one list. */
 import test from 'ava';
 import { compile } from '../compiler/compile.ts';
+import {
+  add,
+  argMax,
+  attention,
+  causal,
+  dim,
+  gelu,
+  i64,
+  init,
+  input,
+  mergeHeads,
+  model,
+  nn,
+  param,
+  reshape,
+  splitHeads,
+  Tensor,
+} from '../frontends/dsl/index.ts';
 import { bert } from '../frontends/zoo/bert.ts';
 import { seededWeights } from '../frontends/zoo/seeded.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { type Graph, graphValues, typeOf } from '../ir/graph.ts';
 import { countMacs } from '../ir/macs.ts';
 import { type Nd, nd } from '../ir/nd.ts';
+import { seeded } from '../ir/ops/example.ts';
+import { compact } from '../ir/ops/rows.ts';
 import type { WeightStore } from '../ir/weights.ts';
 import { toFloat32 } from '../ir/weights.ts';
 import { packRows } from '../passes/pack-rows.ts';
@@ -145,6 +165,53 @@ test('the packed batch is counted by its words', (t) => {
   // One layer of four products and two thirds of another; the last one has keys and values only.
   t.is(perWord, 12 * 32 * 32 + 2 * 32 * 32);
   t.is(at(packed, 80), at(padded, 0));
+});
+
+/** A causal text encoder of which one row of each text is read, the one of its last word. */
+function textTower(): Graph {
+  const [width, heads, length] = [32, 4, 12];
+  const batch = dim('batch', { max: 8, default: 2 });
+  const dense = (name: string, from: number, to: number) => nn.linear(name, { in: from, out: to });
+  const block = (x: Tensor<'f32'>, name: string): Tensor<'f32'> => {
+    const h = nn.layerNorm(`${name}.ln_1`, { size: width })(x);
+    const [q, k, v] = ['q', 'k', 'v'].map((part) => splitHeads(dense(`${name}.${part}`, width, width)(h), heads));
+    const y = add(x, dense(`${name}.o`, width, width)(mergeHeads(attention(q!, k!, v!, { mask: causal }))));
+    const up = dense(`${name}.up`, width, 4 * width)(nn.layerNorm(`${name}.ln_2`, { size: width })(y));
+    return add(y, dense(`${name}.down`, 4 * width, width)(gelu(up)));
+  };
+  return model('text', { ids: input(i64, [batch, length]) }, ({ ids }) => {
+    const places = param('places', [length, width], init.normal(0.02));
+    const words = nn.embedding('words', { rows: 50, width })(ids);
+    const x = ['a', 'b', 'c'].reduce(block, add(words, places) as Tensor<'f32'>);
+    const last = reshape(argMax(ids, -1), [batch, 1]);
+    return { row: new Tensor(compact([x.value, last.value], { axis: 1 })) };
+  }).entries.main!;
+}
+
+test('texts are computed up to their last words', (t) => {
+  const authored = textTower();
+  const params = (name: string, { shape, dtype }: { shape: readonly unknown[]; dtype: 'f32' | string }): Nd => {
+    const sizes = shape as readonly number[];
+    const next = seeded([...name].reduce((sum, c) => sum + c.charCodeAt(0), 0));
+    const count = sizes.reduce((a, b) => a * b, 1);
+    t.is(dtype, 'f32');
+    return nd(
+      'f32',
+      sizes,
+      Array.from({ length: count }, () => next() - 0.5),
+    );
+  };
+  const optimised = runPasses(authored, pipelineFor());
+  // Lengths 1, 5 and 12; the last word has the largest number.
+  const ids = [0, 4, 11].flatMap((last) => Array.from({ length: 12 }, (_, n) => (n === last ? 49 : (n * 7) % 30)));
+  const inputs = { ids: nd('i64', [3, 12], ids) };
+  const [want, got] = [authored, optimised].map((g) => evaluate(g, { inputs, params }).row!.data);
+  want!.forEach((x, i) => {
+    t.true(Math.abs(got![i]! - x) <= 1e-6 * Math.max(1, Math.abs(x)), `[${i}]: ${got![i]} for ${x}`);
+  });
+  const at = (rows: number): number => countMacs(optimised, { batch: 3, packed: rows });
+  // Two layers, and the keys and values of the third.
+  t.is(at(18) - at(17), 26 * 32 * 32);
 });
 
 test('where all rows are returned nothing is packed', (t) => {
