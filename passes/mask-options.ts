@@ -1,5 +1,4 @@
 /** What whoever runs passes knows about weights, and wants of masks. */
-import type { Value } from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
 
 /** What numbers that hide a score only when it is small enough are taken for. */
@@ -14,6 +13,4 @@ export interface MaskOptions {
   readonly finiteMasks?: FiniteMasks | undefined;
   /** The elements of a parameter, where they are known and few enough to look at. */
   readonly contents?: ((param: string) => Nd | undefined) | undefined;
-  /** A number that no scaled score of this attention exceeds in size, where one is known. */
-  readonly scoreBound?: ((attention: Value) => number | undefined) | undefined;
 }

@@ -14,6 +14,7 @@ import { isBounded } from './attention-scores.ts';
 import type { MaskOptions } from './mask-options.ts';
 import { describe } from './pass.ts';
 import { exprOfPieces, type Piece, piecesOf } from './pieces.ts';
+import { boundOfScores } from './score-bound.ts';
 
 /**
  * How surely a number that is added hides a score: always; for every score below 1e22; for scores that are small beside it.
@@ -194,7 +195,8 @@ class Reader {
     const total = few.map((t) => t.e).reduce((a, b) => s.add(a, b));
     const pieces = piecesOf(total, this.#elements.isBinary)?.map((p) => ({ ...p, when: this.#normal(p.when) }));
     if (!pieces || pieces.some(({ value }) => Number.isNaN(value) || value === Infinity)) return unchanged;
-    const hides = (p: Piece): boolean => strengthOf(p.value) !== undefined && this.#mayFold(p.value);
+    const hides = (p: Piece): boolean =>
+      strengthOf(p.value) !== undefined && this.#mayFold(p.value, others.length === 0);
     const hidden = pieces.filter(hides);
     for (const { value } of pieces)
       if (value < 0 && value > -1e4)
@@ -225,16 +227,15 @@ class Reader {
   }
 
   /** Whether a number may be read as a mask for scores of any sane size, or of the size that these have. */
-  #mayFold(value: number): boolean {
+  #mayFold(value: number, alone: boolean): boolean {
     if (strengthOf(value) !== 'finite') return true;
-    const bound = this.#options.scoreBound?.(this.#attention);
+    if (this.#options.finiteMasks !== 'keep') return true;
+    const { contents } = this.#options;
+    const bound = alone && contents ? boundOfScores(this.#attention, contents) : undefined;
     if (bound !== undefined && 2 * bound + UNDERFLOW < -value) return true;
-    if (this.#options.finiteMasks === 'keep') {
-      const why = bound === undefined ? 'no bound on the scores is known' : `scores may reach ${printNumber(bound)}`;
-      this.#missed.push(`${printNumber(value)} stays a number: ${why}`);
-      return false;
-    }
-    return true;
+    const why = bound === undefined ? 'no bound on the scores is known' : `scores may reach ${Math.ceil(bound)}`;
+    this.#missed.push(`${printNumber(value)} stays a number: ${why}`);
+    return false;
   }
 
   /** What a row becomes whose every score is one of these; undefined where they differ, or others decide. */

@@ -12,10 +12,12 @@ import { type Nd, nd } from '../ir/nd.ts';
 import * as ops from '../ir/ops/elementwise.ts';
 import { seeded } from '../ir/ops/example.ts';
 import { matmul } from '../ir/ops/linear.ts';
-import { softmax } from '../ir/ops/norm.ts';
-import { input as inputOp, scalar } from '../ir/ops/structural.ts';
+import { layerNorm, softmax } from '../ir/ops/norm.ts';
+import { reshape, transpose } from '../ir/ops/shape.ts';
+import { input as inputOp, param, scalar } from '../ir/ops/structural.ts';
 import { type Remark, runPasses } from '../passes/pass.ts';
 import { pipelineFor } from '../passes/pipeline.ts';
+import { boundOfScores } from '../passes/score-bound.ts';
 import { open } from '../runtime/open.ts';
 import { projectRoot } from './support/project.ts';
 import { compileGraph } from './support/run-graph.ts';
@@ -109,6 +111,74 @@ test('finite masks stay numbers on request, and the remark says why', (t) => {
   t.true(
     remarks.some((r) => r.kind === 'missed' && r.why === '-10000 stays a number: no bound on the scores is known'),
   );
+});
+
+/** A head of 4 on rows of 8 that are normalised: scores are bounded by the weights. */
+function projected(weight: number): { readonly g: Graph; readonly contents: (name: string) => Nd } {
+  const x = given('x', 'f32', B, S, 8);
+  const stored: Record<string, Nd> = {};
+  const weights = seeded(11);
+  const parameter = (name: string, ...shape: readonly number[]): Value => {
+    const size = shape.length === 1 ? 1 : weight;
+    const data = Array.from({ length: shape.reduce((n, d) => n * d, 1) }, () => (weights() * 2 - 1) * size);
+    stored[name] = nd('f32', shape, data);
+    return param([], { name, dtype: 'f32', shape });
+  };
+  const rows = layerNorm([x, parameter('gamma', 8), parameter('beta', 8)]);
+  const heads = (name: string): Value => {
+    const linear = ops.add([matmul([rows, parameter(name, 8, H * D)]), parameter(`${name}.bias`, H * D)]);
+    return transpose([reshape([linear], { shape: [B, S, H, D] })], { perm: [0, 2, 1, 3] });
+  };
+  const scores = matmul([heads('wq'), heads('wk')], { transposeB: true });
+  const y = matmul([softmax([added(keep, -10000)(scores)]), heads('wv')]);
+  return { g: graph('g', [x, keep], [['y', y]]), contents: (name) => stored[name]! };
+}
+
+test('weights that keep scores small are a certificate: the finite mask is exact', (t) => {
+  for (const [weight, certain] of [
+    [1, true],
+    [20, false],
+  ] as const) {
+    const { g, contents } = projected(weight);
+    const remarks: Remark[] = [];
+    const folded = runPasses(g, pipelineFor(), {
+      masks: { finiteMasks: 'keep', contents },
+      remark: (r) => remarks.push(r),
+    });
+    const found = graphValues(folded).find((x) => x.op.name === 'attention');
+    t.is(found?.attrs.mask !== undefined, certain, `weights up to ${weight}`);
+    t.is(
+      remarks.some(({ why }) => /^-10000 stays a number: scores may reach \d+$/.test(why)),
+      !certain,
+    );
+  }
+});
+
+test('the bound on scores holds and is not far off', (t) => {
+  for (const weight of [0.1, 1, 20]) {
+    const { g, contents } = projected(weight);
+    const before = runPasses(g, pipelineFor().slice(0, 5), { masks: { finiteMasks: 'keep', contents } });
+    const found = graphValues(before).find((x) => x.op.name === 'attention')!;
+    const bound = boundOfScores(found, contents)!;
+    const [queries, keys] = [found.inputs[0]!, found.inputs[1]!];
+    const scores = graph('s', g.inputs, [['s', matmul([queries, keys], { transposeB: true })]]);
+    let most = 0;
+    for (let seed = 1; seed < 40; seed++) {
+      const draw = seeded(seed);
+      const x = nd(
+        'f32',
+        [B, S, 8],
+        Array.from({ length: B * S * 8 }, () => draw() * 2 - 1),
+      );
+      const { s: found2 } = evaluate(scores, {
+        inputs: { x, keep: bits(1, 1, 1, 1, 1, 1, 1, 1, 1, 1) },
+        params: contents,
+      });
+      most = Math.max(most, ...found2!.data.map(Math.abs));
+    }
+    t.true(most <= bound, `${most} is beyond ${bound}`);
+    t.true(bound <= 20 * most, `${bound} is far from ${most}`);
+  }
 });
 
 // ---------------------------------------------------------------- bundles
