@@ -93,8 +93,8 @@ async function run(a: string, b: string, options: Options): Promise<void> {
 async function openSide(name: string, options: Options): Promise<Side> {
   if (name.startsWith('ref:')) return reference(name.slice('ref:'.length), options);
   if (isBundleFolder(name)) return ofSession(await open(name), options.entry);
-  const { model, weights } = await loadSource(name, options);
-  const bundle = compile(model, { weights, symbols: options.dim });
+  const { model, weights, dim } = await loadSource(name, options);
+  const bundle = compile(model, { weights, symbols: dim });
   return ofSession(await open(bundle), options.entry);
 }
 
@@ -121,7 +121,7 @@ function ofSession(session: Session, wanted: string | undefined): Side {
 
 async function reference(source: string, options: Options): Promise<Side> {
   const loaded = await loadSource(source, options);
-  const model = narrowModel(loaded.model, options.dim);
+  const model = narrowModel(loaded.model, loaded.dim);
   const names = Object.keys(model.entries);
   const entry = options.entry ?? (names.includes('main') ? 'main' : names[0]!);
   const graph: Graph | undefined = model.entries[entry];

@@ -41,12 +41,12 @@ Examples:
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 async function run(source: string, options: Options): Promise<void> {
-  const { out, target, storage, dim, validate, stopAfter } = options;
+  const { out, target, storage, validate, stopAfter } = options;
   await refuseOthers(resolve(out), out);
   const progress = new Progress(6);
   try {
     progress.step('reading the model');
-    const { model, weights } = await loadSource(source, options);
+    const { model, weights, dim } = await loadSource(source, options);
     const bundle = compile(model, {
       weights,
       target,

@@ -61,7 +61,7 @@ Examples:
 
 async function run(source: string, options: Options): Promise<void> {
   const loaded = await loadSource(source, options);
-  const model = narrowModel(await nameValues(loaded.model), options.dim);
+  const model = narrowModel(await nameValues(loaded.model), loaded.dim);
   const names = Object.keys(model.entries);
   if (options.entry !== undefined && !names.includes(options.entry))
     usage(`${model.name} has no entry "${options.entry}"`, `its entries are ${names.join(', ')}`);

@@ -30,11 +30,11 @@ Examples:
 }
 
 async function run(source: string, options: Options): Promise<void> {
-  const { out, opset, externalData, dim, json } = options;
+  const { out, opset, externalData, json } = options;
   const progress = new Progress(2);
   try {
     progress.step('reading the model');
-    const { model, weights, seeded } = await loadSource(source, options);
+    const { model, weights, seeded, dim } = await loadSource(source, options);
     progress.step('writing');
     const { exportOnnx } = await import('../../frontends/onnx/index.ts');
     const written = exportOnnx(narrowModel(model, dim), { weights, opset, externalData }).write(out);

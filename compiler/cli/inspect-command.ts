@@ -42,9 +42,9 @@ interface EntrySummary {
 }
 
 async function run(source: string, options: ModelOptions): Promise<void> {
-  const { model } = await loadSource(source, options);
-  const at = defaultSizes(model, options.dim);
-  const narrow = narrowModel(model, options.dim);
+  const { model, dim } = await loadSource(source, options);
+  const at = defaultSizes(model, dim);
+  const narrow = narrowModel(model, dim);
   const entries = Object.entries(narrow.entries).map(([name, graph]) => summarise(name, graph, at));
   const { inputs, outputs, macs, ops, unsupported } = entries[0]!;
   const parameters = countParameters(model);

@@ -10,6 +10,7 @@ import { seededWeights, zoo } from '../../frontends/zoo/index.ts';
 import { CompileError, fail } from '../../ir/diagnostic.ts';
 import { didYouMean } from '../../ir/suggest.ts';
 import type { WeightStore } from '../../ir/weights.ts';
+import type { SizeBounds } from '../narrow.ts';
 import { usage } from './terminal.ts';
 import { importTypeScript } from './typescript.ts';
 
@@ -19,12 +20,15 @@ export interface LoadedSource {
   readonly weights: WeightStore;
   /** Whether `weights` are only initial ones. */
   readonly seeded: boolean;
+  /** Bounds of sizes that are still to be applied: none for an ONNX file, which is imported with them. */
+  readonly dim: SizeBounds;
 }
 
 export interface SourceOptions {
   readonly weights?: string | undefined;
   readonly seed?: number | undefined;
   readonly export?: string | undefined;
+  readonly dim?: SizeBounds | undefined;
 }
 
 const MODULES = ['.ts', '.mts', '.js', '.mjs'];
@@ -57,26 +61,40 @@ function fromFolder(folder: string, options: SourceOptions): LoadedSource {
   if (options.weights !== undefined)
     usage(`${folder} has its own weights`, 'leave --weights out, or change the folder');
   const { model, weights } = modelFromHf(folder);
-  return { model, weights, seeded: false };
+  return { model, weights, seeded: false, dim: options.dim ?? {} };
 }
 
 /** A file's model with its own weights. */
 async function fromOnnx(path: string, options: SourceOptions): Promise<LoadedSource> {
   if (options.weights !== undefined) usage(`${path} has its own weights`, 'leave --weights out, or change the file');
-  const { importOnnx } = await import('../../frontends/onnx/index.ts');
-  const { model, weights } = importOnnx(path);
+  const { importOnnx, unsupportedOps } = await import('../../frontends/onnx/index.ts');
+  const given = { dims: options.dim };
+  const imported = (): ReturnType<typeof importOnnx> => {
+    try {
+      return importOnnx(path, given);
+    } catch (error) {
+      // The first fault ends an import; whoever changes the export wants to see all of them.
+      const all = unsupportedOps(path, given);
+      if (all.length < 2) throw error;
+      return fail('unsupported', `${path}: ${all.length} nodes cannot be imported`, {
+        notes: all.map(({ at, why }) => `${at}: ${why}`),
+        help: 'replace these operators before exporting',
+      });
+    }
+  };
+  const { model, weights } = imported();
   const parameters = weights.names().map((name) => {
     const { dtype, shape } = weights.get(name)!;
     return { name, dtype, shape, init: init.zeros };
   });
-  return { model: { doc: '', ...model, parameters, config: {} }, weights, seeded: false };
+  return { model: { doc: '', ...model, parameters, config: {} }, weights, seeded: false, dim: {} };
 }
 
-function withWeights(model: ModelGraph, { weights: path, seed = 0 }: SourceOptions): LoadedSource {
-  if (path === undefined) return { model, weights: seededWeights(model, seed), seeded: true };
+function withWeights(model: ModelGraph, { weights: path, seed = 0, dim = {} }: SourceOptions): LoadedSource {
+  if (path === undefined) return { model, weights: seededWeights(model, seed), seeded: true, dim };
   const weights = readWeights(path);
   checkWeights(model.parameters, weights);
-  return { model, weights, seeded: false };
+  return { model, weights, seeded: false, dim };
 }
 
 async function fromModule(path: string, wanted: string | undefined): Promise<ModelGraph> {

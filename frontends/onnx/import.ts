@@ -17,7 +17,7 @@ import { modern } from './legacy.ts';
 import { entryOf } from './mapping.ts';
 import { metOperands } from './meet.ts';
 import { Node, nodeLabel, type Results } from './node.ts';
-import { orderedNodes } from './order.ts';
+import { orderedNodes, readsOf } from './order.ts';
 import {
   decodeModel,
   type OnnxAttribute,
@@ -126,6 +126,10 @@ class Importer implements Reading {
   private readonly tensors = new Map<string, { readonly tensor: OnnxTensor; readonly what: string }>();
   private nodes = 0;
   private calls = 0;
+  /** Nodes of the main graph that were refused, where all of them are asked for; else the first ends the import. */
+  private refused: UnsupportedNode[] | undefined;
+  /** Names that no value has because of them. */
+  private readonly lost = new Set<string>();
 
   constructor(proto: OnnxModel, source: string, external: ExternalData, options: ImportOptions) {
     this.proto = proto;
@@ -139,16 +143,31 @@ class Importer implements Reading {
     this.functions = new Map(proto.functions.map((f) => [functionKey(f.domain, f.name, f.overload), f]));
   }
 
+  /**
+   * Every node that is refused: reading goes on behind it, without what depends on its results.
+   * @throws CompileError where the file itself is at fault
+   */
+  refusals(): readonly UnsupportedNode[] {
+    const found: UnsupportedNode[] = [];
+    this.refused = found;
+    try {
+      this.run();
+    } catch (error) {
+      if (found.length === 0) throw error;
+    }
+    return found;
+  }
+
   run(): ImportedModel {
     const { proto, source } = this;
     this.checkOpsets();
-    const missing = unsupportedNodes(proto);
+    const missing = this.refused ? [] : unsupportedNodes(proto);
     if (missing.length > 0)
       fail(
         'unsupported',
         `${source}: ${missing.length} operator${missing.length === 1 ? ' is' : 's are'} not supported`,
         {
-          notes: missing.slice(0, 20).map((u) => `${u.at}: ${u.why}`),
+          notes: missing.map((u) => `${u.at}: ${u.why}`),
           help: 'replace these operators before exporting',
         },
       );
@@ -274,6 +293,11 @@ class Importer implements Reading {
         this.restore(proto, proto.restored.nodes, scope);
         continue;
       }
+      const collects = this.refused && scope === scope.root;
+      if (collects && readsOf(proto).some((name) => this.lost.has(name))) {
+        for (const name of proto.outputs) this.lost.add(name);
+        continue;
+      }
       try {
         const items = this.node(proto, opset, scope);
         for (const [i, name] of proto.outputs.entries()) {
@@ -282,7 +306,12 @@ class Importer implements Reading {
           this.declare(scope, name, item, 'a result');
         }
       } catch (error) {
-        throw located(error, nodeLabel(proto, opset), this.source);
+        const at = nodeLabel(proto, opset);
+        const fault = located(error, at, this.source);
+        if (!collects || !(fault instanceof CompileError)) throw fault;
+        const why = fault.diagnostic.message.replace(`${at}: `, '');
+        this.refused!.push({ op: proto.op, domain: proto.domain, at, why });
+        for (const name of proto.outputs) this.lost.add(name);
       }
     }
   }
@@ -450,9 +479,14 @@ function located(error: unknown, label: string, source: string): unknown {
 }
 
 /**
- * Every operator of a file that cannot be imported, with its node, domain and opset. Operands are not looked at: an
- * operator that is known may still be refused for its attributes.
- * @throws CompileError `file` for damaged files
+ * Every node of a file that cannot be imported, with its domain and opset, and why: unknown operators, and known ones
+ * with attributes or operands that are not supported. Nodes that read the results of such a node are not looked at.
+ * @throws CompileError for what an import throws where no node is at fault: damaged files, inputs without shapes, …
  */
-export const unsupportedOps = (source: string | Uint8Array): readonly UnsupportedNode[] =>
-  unsupportedNodes(readOnnx(source).proto);
+export function unsupportedOps(source: string | Uint8Array, options: ImportOptions = {}): readonly UnsupportedNode[] {
+  const { name, folder, proto } = readOnnx(source, options.folder);
+  const unknown = unsupportedNodes(proto);
+  const known = new Set(unknown.map(({ at }) => at));
+  const refused = new Importer(proto, name, { folder }, options).refusals();
+  return [...unknown, ...refused.filter(({ at }) => !known.has(at))];
+}

@@ -59,7 +59,7 @@ export function orderedNodes({ nodes, outputs, opsets, what }: Nodes): OnnxNode[
 }
 
 /** Names that a node reads, those of its subgraphs included (a subgraph's own names do no harm). */
-function readsOf(node: OnnxNode): string[] {
+export function readsOf(node: OnnxNode): string[] {
   const names = [...node.inputs];
   for (const { g } of node.attributes.values()) if (g) collect(g, names);
   return names;

@@ -10,7 +10,7 @@ import { parseSize } from './provenance.ts';
 export type DimRange =
   | number
   | string
-  | { readonly min?: number; readonly max: number; readonly multipleOf?: number; readonly default?: number };
+  | { readonly min?: number; readonly max?: number; readonly multipleOf?: number; readonly default?: number };
 
 /** Range of a symbol that nobody has narrowed. */
 const USUAL = { min: 1, max: 4096 } as const;
@@ -78,13 +78,18 @@ export class Symbols {
   }
 }
 
-function parseRange(name: string, range: DimRange): Exclude<DimRange, string> {
+type Range = { readonly min: number; readonly max: number; readonly multipleOf?: number; readonly default?: number };
+
+function parseRange(name: string, range: DimRange): number | Range {
   const wrong = (): never =>
     fail('usage', `size "${name}" cannot be ${JSON.stringify(range)}`, {
       help: "write a number, '1..8', or '16..512 step 16'",
     });
   if (typeof range === 'number') return Number.isSafeInteger(range) && range >= 0 ? range : wrong();
-  if (typeof range !== 'string') return { ...USUAL, ...range };
+  if (typeof range !== 'string') {
+    const whole = { ...USUAL, ...range };
+    return whole.min <= whole.max ? whole : wrong();
+  }
   const found = /^\s*(\d+)(?:\s*\.\.\s*(\d+)(?:\s+step\s+(\d+))?)?\s*$/.exec(range);
   if (!found) return wrong();
   const [min, max, step] = found.slice(1).map((x) => (x === undefined ? undefined : Number(x)));
