@@ -1,4 +1,5 @@
 /** THE ordered list of passes. */
+import { boundMasks } from './bound-masks.ts';
 import { canonicalize } from './canonicalize.ts';
 import { dropTokens } from './drop-tokens.ts';
 import { foldConstants } from './fold-constants.ts';
@@ -21,6 +22,7 @@ const PIPELINE: readonly Pass[] = [
   dropTokens, // knows the masks of attentions, and what of a product is read before others join it
   integerProducts, // an attention of dequantised queries and keys stays one
   mergeProjections, // sees which projections only feed an attention
+  boundMasks, // once no mask is read any more by those before; equal limits meet below
   packRows, // after projections are merged, so that what an attention reads is put in place at once
   canonicalize, // slices and reshapes that the passes above left behind meet
 ];

@@ -4,7 +4,7 @@ import { executedPairs } from '../compiler/attention-pairs.ts';
 import { plannedMacs, plannedPairs } from '../compiler/report.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Expr } from '../ir/expr.ts';
-import { type Graph, graph, type Value } from '../ir/graph.ts';
+import { type Graph, graph, graphValues, type Value } from '../ir/graph.ts';
 import { type Nd, nd } from '../ir/nd.ts';
 import { attention, coords, type EmptyRow } from '../ir/ops/attention.ts';
 import { seeded } from '../ir/ops/example.ts';
@@ -12,6 +12,8 @@ import { input, project } from '../ir/ops/structural.ts';
 import { printExpr } from '../ir/print.ts';
 import * as s from '../ir/scalar.ts';
 import type { Dim } from '../ir/type.ts';
+import { runPasses } from '../passes/pass.ts';
+import { pipelineFor } from '../passes/pipeline.ts';
 import { compileGraph, ENGINES } from './support/run-graph.ts';
 
 const { b, q, k } = coords;
@@ -278,5 +280,30 @@ test('symbols take their sizes, and a plan reports its pairs and what they save'
     t.is(pairs.written, 2 * size * size);
     t.true(pairs.executed < pairs.written && pairs.exact);
     t.is(plannedMacs(relaxed, at), pairs.executed * 128);
+  }
+});
+
+test('bits with limits that are found first: kernels agree with the reference, and layers share the limits', (t) => {
+  const tokens = s.symbol('S', { min: 1, max: 2048 });
+  const masks = [BIT, MASKS['causal bits']!, same, s.and(same, causal)];
+  const before = attentions(tokens, tokens, masks);
+  const after = runPasses(before, pipelineFor());
+  const limits = graphValues(after).filter((v) => v.op.name === 'reduce_min');
+  t.is(limits.length, 4, 'two for the bits and two for the documents');
+  const compiled = compileGraph(after);
+  for (const size of [1, 9, 33, 70]) {
+    const inputs = data(size, size, [0, 0], [0, 0]);
+    // One sample padded on the right, one without any key.
+    const padded = nd(
+      'bool',
+      [B, size],
+      Array.from({ length: B * size }, (_, i) => (i < size - 4 ? 1 : 0)),
+    );
+    for (const bits of [inputs.bits!, padded]) {
+      const given = { ...inputs, bits };
+      const want = evaluate(before, { inputs: given });
+      for (const engine of WASM)
+        t.deepEqual(differences(compiled.run(engine, given), want), [], `${size} tokens, ${engine}`);
+    }
   }
 });
