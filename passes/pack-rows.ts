@@ -29,32 +29,31 @@ import type { Pass, PassContext } from './pass.ts';
 import { RowIds } from './row-ids.ts';
 import { ENTRY, ROW } from './row-sets.ts';
 
-/** Multiply-accumulates of a row for each element of it that packing moves. */
-const WORTH = 32;
-
-export const packRows: Pass = {
+/** @param worth multiply-accumulates of a row that pay for moving one element of it */
+export const packRowsPass = (worth: number): Pass => ({
   name: 'pack-rows',
   doc: 'Rows of a batch of which only some are read, each entry others, are computed as one list: legal because no output depends on the rest, see demand.ts.',
   run(graph, cx) {
     let current = graph;
     for (let round = 0; round < ROUNDS; round++) {
-      const next = packOnce(current, cx);
+      const next = packOnce(current, worth, cx);
       if (next === current) break;
       current = next;
     }
     return current;
   },
-};
+});
+export const packRows: Pass = packRowsPass(32);
 
 /** Each round packs the rows of one axis: source and target words, words and boxes. */
 const ROUNDS = 4;
 
-function packOnce(graph: Graph, cx: PassContext): Graph {
+function packOnce(graph: Graph, worth: number, cx: PassContext): Graph {
   const found = widest(graph);
   if (!found) return graph;
   const packer = new Packer(graph, found);
   const result = packer.graph();
-  if (packer.macs < packer.rows.moved * WORTH) {
+  if (packer.macs < packer.rows.moved * worth) {
     if (packer.macs > 0)
       cx.remark('missed', packer.last, `${packer.macs} multiply-accumulates of a row do not pay for moving it`);
     return graph;

@@ -7,11 +7,11 @@ import { positions } from '../ir/ops/counted.ts';
 import { add, cast, greaterEqual, less, select } from '../ir/ops/elementwise.ts';
 import { gatherElements } from '../ir/ops/index.ts';
 import { compact, places, restore } from '../ir/ops/rows.ts';
-import { concat, expand, iota, reshape, sliceAxis } from '../ir/ops/shape.ts';
+import { concat, expand, iota, reshape, sliceAxis, transpose } from '../ir/ops/shape.ts';
 import { project, scalar } from '../ir/ops/structural.ts';
 import * as s from '../ir/scalar.ts';
-import { asExpr, type Dim, dim, sameDim } from '../ir/type.ts';
-import type { Elements } from './elements.ts';
+import { asExpr, type Dim, dim, elements, sameDim } from '../ir/type.ts';
+import type { Elements, Source } from './elements.ts';
 import { isNonNegative } from './elements.ts';
 import { ENTRY, type Piece, ROW, type RowSet, startOf } from './row-sets.ts';
 
@@ -129,7 +129,10 @@ export class RowIds {
         // Loads that a condition guards are made inside their operand all the same.
         const at = leaf.args.map((a, axis) => {
           const to = put(a);
-          return to.op === 'var' ? to : s.max(s.min(s.cast(to, 'i32'), s.sub(asExpr(type.shape[axis]!), 1)), 0);
+          const own = to === coords.b ? shape[0] : to === coords.k ? shape[1] : undefined;
+          return own !== undefined && sameDim(own, type.shape[axis]!)
+            ? to
+            : s.max(s.min(s.cast(to, 'i32'), s.sub(asExpr(type.shape[axis]!), 1)), 0);
         });
         return s.operand(n, type.dtype, at);
       });
@@ -137,10 +140,16 @@ export class RowIds {
     return reshape([scoreTerm(operands, { expr, shape: [shape[0], 1, 1, shape[1]] })], { shape });
   }
 
-  /** Which positions an index tensor names: bool [N], or [B, N]. */
-  #members(source: { readonly value: Value; readonly size: Dim }): Value {
-    const numbers = this.#numbers(source.value, source.size);
-    return greaterEqual([places([numbers], { size: source.size }), scalar(0, 'i32')]);
+  /** Which positions an index tensor names: bool [F…, N], F the sizes of the axes that stand still. */
+  #members({ value, fixed, size }: Source & { readonly kind: 'image' }): Value {
+    const numbers = this.#numbers(value, size);
+    const { shape } = typeOf(numbers);
+    const running = [...shape.keys()].filter((axis) => !fixed.includes(axis));
+    const sorted = [...fixed, ...running].every((axis, n) => axis === n);
+    const turned = sorted ? numbers : transpose([numbers], { perm: [...fixed, ...running] });
+    const named = dim(elements(running.map((axis) => shape[axis]!)));
+    const lines = reshape([turned], { shape: [...fixed.map((axis) => shape[axis]!), named] });
+    return greaterEqual([places([lines], { size }), scalar(0, 'i32')]);
   }
 
   /** A size as an i32 scalar. */

@@ -8,6 +8,7 @@ import { printGraph } from '../ir/text.ts';
 import { verifyGraph } from '../ir/verify.ts';
 import { Demand } from '../passes/demand.ts';
 import { dropTokensPass } from '../passes/drop-tokens.ts';
+import { packRowsPass } from '../passes/pack-rows.ts';
 import { members, runAll } from './support/demand-run.ts';
 import { tokenGraph, tokenInputs, tokenParam } from './support/token-graph.ts';
 
@@ -49,6 +50,27 @@ test('programs compute the same after rows are dropped, bit for bit', (t) => {
     { numRuns: 1500, seed: 11, includeErrorInReport: true },
   );
   t.true(dropped > tried / 4, `${dropped} of ${tried}`);
+});
+
+test('programs compute the same after rows are packed, bit for bit', (t) => {
+  const pack = packRowsPass(0);
+  let [packed, tried] = [0, 0];
+  fc.assert(
+    fc.property(programs, fc.nat({ max: 1000 }), fc.boolean(), (rolls, seed, dropped) => {
+      const before = tokenGraph(rolls);
+      const first = dropped ? eager.run(before, { remark: () => {} }) : before;
+      const after = pack.run(first, { remark: () => {} });
+      tried++;
+      if (after === first) return;
+      packed++;
+      verifyGraph(after);
+      const inputs = tokenInputs(seed);
+      const problem = difference(run(before, inputs), run(after, inputs));
+      if (problem) throw new Error(`${problem}\n${printGraph(first)}\n${printGraph(after)}`);
+    }),
+    { numRuns: 1500, seed: 23, includeErrorInReport: true },
+  );
+  t.true(packed > 100, `${packed} of ${tried}`);
 });
 
 test('what nobody reads of the inputs changes no output', (t) => {
