@@ -13,6 +13,7 @@ import { findModel, MATMUL_NAMES, MODEL_NAMES } from './models.ts';
 import { BASELINE, COMPETITORS, findCompetitor, REFERENCE } from './registry.ts';
 import { type Environment, renderResults } from './table.ts';
 import { firstResultVerdict, verdicts } from './targets.ts';
+import { benchWebGpu, renderGpuResults } from './webgpu.ts';
 
 const HELP = `npm run bench -- [flags]
   --models A,B        ${MODEL_NAMES.join(', ')} (default: all), any product of --matmul by name, or none
@@ -21,6 +22,8 @@ const HELP = `npm run bench -- [flags]
   --threads 1,2       numbers of threads (default: 1,2)
   --rounds N          processes per competitor, model and number of threads (default: 5)
   --quick             2 rounds of few runs; writes no files unless --out is given
+  --device webgpu     instead: time per kernel on the machine's GPU (a driver in software where there is none) against its
+                      floors, and the first answer of a tiny model in Chromium; with --models, --matmul, --rounds, --out
   --tolerance X       largest accepted relative difference from ${REFERENCE.name}'s outputs (default: 1e-4)
   --out DIR           where results.md and results.json go (default: tests/bench)`;
 
@@ -34,7 +37,8 @@ try {
 async function main(): Promise<void> {
   const { values: flags } = parseArgs({
     options: {
-      models: { type: 'string', default: MODEL_NAMES.join() },
+      models: { type: 'string' },
+      device: { type: 'string', default: 'wasm' },
       matmul: { type: 'boolean', default: false },
       competitors: { type: 'string', default: COMPETITORS.map((it) => it.name).join() },
       threads: { type: 'string', default: '1,2' },
@@ -50,8 +54,17 @@ async function main(): Promise<void> {
     return;
   }
 
-  const wanted = flags.models === 'none' ? [] : flags.models.split(',');
+  const wanted = flags.models === 'none' ? [] : (flags.models?.split(',') ?? MODEL_NAMES);
   const models = [...wanted, ...(flags.matmul ? MATMUL_NAMES : [])].map(findModel);
+  if (flags.device === 'webgpu') {
+    const given = flags.models === undefined && !flags.matmul ? undefined : models;
+    const runs = count('--rounds', flags.rounds ?? '5');
+    const results = await benchWebGpu({ given, all: models }, runs, (line) => console.error(line));
+    console.log(renderGpuResults(results));
+    if (flags.out !== undefined) writeResults(resolve(flags.out), 'webgpu', renderGpuResults(results), results);
+    return;
+  }
+  if (flags.device !== 'wasm') throw new Error(`--device: "${flags.device}" is not wasm or webgpu`);
   const competitors = flags.competitors.split(',').map(findCompetitor);
   const rounds = count('--rounds', flags.rounds ?? (flags.quick ? '2' : '5'));
   const threads = flags.threads.split(',').map((text) => count('--threads', text));
@@ -69,12 +82,13 @@ async function main(): Promise<void> {
 
   if (flags.quick && flags.out === undefined) return;
   const folder = flags.out === undefined ? join(projectRoot, 'tests', 'bench') : resolve(flags.out);
+  writeResults(folder, 'results', text, { environment, ...names, rows, promises });
+}
+
+function writeResults(folder: string, name: string, text: string, data: object): void {
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'results.md'), text);
-  writeFileSync(
-    join(folder, 'results.json'),
-    `${JSON.stringify({ environment, ...names, rows, promises }, null, 2)}\n`,
-  );
+  writeFileSync(join(folder, `${name}.md`), text);
+  writeFileSync(join(folder, `${name}.json`), `${JSON.stringify(data, null, 2)}\n`);
 }
 
 function count(flag: string, text: string): number {
