@@ -1,4 +1,5 @@
 /** What goes wrong, where, the facts that disagree, and what to do about it. */
+import type { Expr } from './expr.ts';
 
 /** A position in a model's source; lines and columns count from 1. */
 export interface Loc {
@@ -31,6 +32,8 @@ export interface Diagnostic {
   readonly loc?: Loc | undefined;
   /** Facts, one line each: `attended : f32[B, 197, 768]  from attention, models/vit.ts:24:20`. */
   readonly notes?: readonly string[];
+  /** Sizes that should be equal and are not, where the error is about that. */
+  readonly sizes?: readonly (readonly [number | Expr, number | Expr])[] | undefined;
   /** What to do. */
   readonly help?: string | undefined;
   /** Quoted source with a caret, when a front end could read the file. */

@@ -13,6 +13,7 @@ import { matmul } from '../ir/ops/linear.ts';
 import { concat, expand, reshape, slice, sliceAxis, transpose } from '../ir/ops/shape.ts';
 import { constant, scalar } from '../ir/ops/structural.ts';
 import * as s from '../ir/scalar.ts';
+import { boundsOf } from '../ir/simplify.ts';
 import { asExpr, type Dim, dim, type Shape, sameDim, sameShape, sameType } from '../ir/type.ts';
 import { dims, ints, isOne, literalOf, rankOf, shapeOf, uniformOf, unlessRefused } from './facts.ts';
 import { type Identity, simplifyPass } from './rewrite.ts';
@@ -112,18 +113,79 @@ function shorterConcat(v: Value): Value | undefined {
   return same ? undefined : concat(parts, { axis: concatAxis(v) });
 }
 
-/** Rows at constant positions that are evenly spaced: a slice, without the axis where there is a single position. */
+/** Positions `first`, `first + step`, … of which there are `count`, in C order; they stand along one axis. */
+interface Run {
+  readonly first: Dim;
+  readonly step: number;
+  readonly count: Dim;
+}
+
+/** The run that indices are: evenly spaced constants, an iota, or a part of either; undefined for anything else. */
+function runOf(v: Value): Run | undefined {
+  const long = shapeOf(v).filter((d) => !isOne(d));
+  if (long.length > 1) return undefined;
+  const count = long[0] ?? 1;
+  const literal = literalOf(v);
+  if (literal) {
+    const [first, second = first! + 1] = literal.data as unknown as [number?, number?];
+    if (first === undefined) return undefined;
+    const step = second - first;
+    return step !== 0 && literal.data.every((x, n) => x === first + n * step) ? { first, step, count } : undefined;
+  }
+  const [x, by] = v.inputs;
+  switch (v.op.name) {
+    case 'iota':
+      return long.length === 0 || !isOne(shapeOf(v)[normalizeAxis(Number(v.attrs.axis), rankOf(v))]!)
+        ? { first: 0, step: 1, count }
+        : undefined;
+    case 'cast':
+      return dtypeOf(v) === 'i64' || dtypeOf(v) === 'i32' ? runOf(x!) : undefined;
+    case 'reshape': {
+      const run = runOf(x!);
+      return run && sameDim(run.count, count) ? run : undefined;
+    }
+    case 'expand': {
+      const run = runOf(x!);
+      return run && sameDim(run.count, count) ? run : undefined;
+    }
+    case 'add': {
+      const [run, more] = [runOf(x!), uniformOf(by!)];
+      return run && more !== undefined ? { ...run, first: dim(s.add(asExpr(run.first), more)), count } : undefined;
+    }
+    case 'slice': {
+      const run = runOf(x!);
+      const axis = shapeOf(x!).findIndex((d) => !isOne(d));
+      if (!run || axis < 0 || ints(v.attrs, 'steps')[axis] !== 1) return undefined;
+      const start = dims(v.attrs, 'starts')[axis]!;
+      return { first: dim(s.add(asExpr(run.first), s.mul(asExpr(start), run.step))), step: run.step, count };
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** Rows at positions that are evenly spaced: a slice, in the shape that the indices give it. */
 function gatheredSlice(v: Value): Value | undefined {
-  const [x, indices] = [operand(v), literalOf(operand(v, 1))];
+  const [x, indices] = [operand(v), operand(v, 1)];
   const axis = normalizeAxis(Number(v.attrs.axis), rankOf(x));
-  const size = shapeOf(x)[axis];
-  if (!indices || indices.shape.length > 1 || indices.data.length === 0 || typeof size !== 'number') return undefined;
-  const at = Array.from(indices.data, (i) => (i < 0 ? i + size : i));
-  const [first, second = first! + 1] = at as [number, number?];
-  const step = second - first;
-  if (step === 0 || !at.every((i, n) => i === first + n * step && i >= 0 && i < size)) return undefined;
-  const rows = sliceAxis(x, axis, first, at.at(-1)! + Math.sign(step), step);
-  return indices.shape.length === 1 ? rows : reshape([rows], { shape: shapeOf(v) });
+  const size = shapeOf(x)[axis]!;
+  const run = runOf(indices);
+  if (!run || typeof size !== 'number') return undefined;
+  const { step, count } = run;
+  let { first } = run;
+  let rows: Value;
+  if (typeof first === 'number' && typeof count === 'number') {
+    const last = first + (count - 1) * step;
+    if (first < 0 && last < 0) first += size;
+    const end = first + (count - 1) * step;
+    if ([first, end].some((at) => at < 0 || at >= size)) return undefined;
+    rows = sliceAxis(x, axis, first, end + Math.sign(step), step);
+  } else {
+    // Rows that are counted when it runs: the range of the size shrinks to those that the table has.
+    if (step !== 1 || boundsOf(asExpr(first))[0] < 0) return undefined;
+    rows = sliceAxis(x, axis, first, dim(s.add(asExpr(first), asExpr(count))));
+  }
+  return sameShape(shapeOf(rows), shapeOf(v)) ? rows : reshape([rows], { shape: shapeOf(v) });
 }
 
 /** A result of `split` as the slice that it is. */

@@ -55,6 +55,8 @@ function runIf(n: Node, scope: Scope, reading: Reading): Item[] {
     const taken = known !== 0 ? graphs.then : graphs.else;
     return reading.subgraph(taken, new Scope(scope, 'inline', scope.opsets), []);
   }
+  if (isSqueeze(graphs.then, graphs.else))
+    return reading.subgraph(graphs.then, new Scope(scope, 'inline', scope.opsets), []);
   const [yes, no] = [bodyOf(graphs.then, scope, reading, []), bodyOf(graphs.else, scope, reading, [])];
   // Both branches take the captures of either.
   const captures = new Map<Item, string>();
@@ -109,6 +111,19 @@ function cutAgain(n: Node, results: readonly Value[], joints: readonly Joint[]):
   return joints.map((list, i) =>
     list.reduce((value, { axis }) => n.cut([value], results[next++]!, { axis })[0]!, results[i]!),
   );
+}
+
+/**
+ * How PyTorch spells `x.squeeze(axis)` when it does not know the size: squeezed if that is 1, else as it is. What reads the
+ * result wants one rank, and it is traced with the axis gone.
+ */
+function isSqueeze(then: OnnxGraph, otherwise: OnnxGraph): boolean {
+  const only = (g: OnnxGraph, op: string): string | undefined => {
+    const [node, ...more] = g.nodes.filter((x) => x.op !== 'Constant');
+    return node?.op === op && node.domain === '' && more.length === 0 ? node.inputs[0] : undefined;
+  };
+  const squeezed = only(then, 'Squeeze');
+  return squeezed !== undefined && squeezed === only(otherwise, 'Identity');
 }
 
 /** Beyond this, a number of trips is a way to say "until the condition fails". */

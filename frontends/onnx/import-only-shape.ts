@@ -6,7 +6,7 @@ import { broadcastShapes } from '../../ir/ops/check.ts';
 import { add, cast, equal, floorMod, less, mul, rem, select, sub } from '../../ir/ops/elementwise.ts';
 import { gatherElements, oneHot, scatterElements } from '../../ir/ops/index.ts';
 import { topK } from '../../ir/ops/order.ts';
-import { concat, expand, iota, pad, reshape, slice, split, transpose } from '../../ir/ops/shape.ts';
+import { concat, expand, iota, pad, reshape, slice, sliceAxis, split, transpose } from '../../ir/ops/shape.ts';
 import { constant, scalar } from '../../ir/ops/structural.ts';
 import * as s from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
@@ -275,9 +275,15 @@ function unsqueezeNode(n: Node): Value {
 function squeezeNode(n: Node): Value {
   const { shape } = n.type(0);
   const axes = axesOf(n, 1, shape.length) ?? shape.flatMap((d, i) => (d === 1 ? [i] : []));
-  for (const axis of axes)
-    if (!sameDim(shape[axis]!, 1)) n.fail(`axis ${axis} of the operand does not have size 1`, undefined, 'shape');
-  return reshape([n.value(0)], { shape: shape.filter((_, i) => !axes.includes(i)) });
+  let x = n.value(0);
+  for (const axis of axes) {
+    if (sameDim(shape[axis]!, 1)) continue;
+    const [least, most] = boundsOf(asExpr(shape[axis]!));
+    if (least > 1 || most < 1) n.fail(`axis ${axis} of the operand does not have size 1`, undefined, 'shape');
+    // A size that follows from those of the inputs: it is 1 wherever the file may run.
+    x = sliceAxis(x, axis, 0, 1);
+  }
+  return reshape([x], { shape: shape.filter((_, i) => !axes.includes(i)) });
 }
 
 export const shapes: Entries = {

@@ -9,6 +9,7 @@ import { countOf, type Nd } from '../../ir/nd.ts';
 import { input, param, projectAll } from '../../ir/ops/structural.ts';
 import { printType } from '../../ir/print.ts';
 import type { WeightStore, WeightTensor } from '../../ir/weights.ts';
+import { Agreement } from './agreement.ts';
 import { controlOf, type Reading } from './control.ts';
 import { Counting } from './counting.ts';
 import { folded, onSizes } from './fold.ts';
@@ -94,7 +95,13 @@ const MASKS: readonly string[] = [
  */
 export function importOnnx(source: string | Uint8Array, options: ImportOptions = {}): ImportedModel {
   const { name, folder, proto } = readOnnx(source, options.folder);
-  return new Importer(proto, name, { folder }, options).run();
+  const agreement = new Agreement();
+  for (;;)
+    try {
+      return new Importer(proto, name, { folder }, options, agreement).run();
+    } catch (error) {
+      if (!agreement.learn(error)) throw error;
+    }
 }
 
 /** Bytes and names of a source. @throws CompileError `file` */
@@ -131,14 +138,14 @@ class Importer implements Reading {
   /** Names that no value has because of them. */
   private readonly lost = new Set<string>();
 
-  constructor(proto: OnnxModel, source: string, external: ExternalData, options: ImportOptions) {
+  constructor(proto: OnnxModel, source: string, external: ExternalData, options: ImportOptions, agreement: Agreement) {
     this.proto = proto;
     this.source = source;
     this.external = external;
     this.options = options;
     this.maxTrips = options.maxTrips;
     this.own = proto.producer === PRODUCER;
-    this.symbols = new Symbols(options.dims ?? {}, this.own ? proto.metadata.get(RANGES) : undefined);
+    this.symbols = new Symbols(options.dims ?? {}, agreement, this.own ? proto.metadata.get(RANGES) : undefined);
     this.counting = new Counting(this.symbols);
     this.functions = new Map(proto.functions.map((f) => [functionKey(f.domain, f.name, f.overload), f]));
   }

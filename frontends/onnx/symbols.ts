@@ -3,6 +3,7 @@ import { fail } from '../../ir/diagnostic.ts';
 import type { Expr, Sym } from '../../ir/expr.ts';
 import { substitute, symbol } from '../../ir/scalar.ts';
 import { asExpr, type Dim, dim } from '../../ir/type.ts';
+import type { Agreement } from './agreement.ts';
 import type { OnnxDim } from './proto.ts';
 import { parseSize } from './provenance.ts';
 
@@ -23,8 +24,13 @@ export class Symbols {
   private readonly taken = new Set<string>();
   private readonly used = new Set<string>();
 
-  constructor(ranges: Readonly<Record<string, DimRange>>, stated?: string) {
+  /** Sizes by the name of their symbol. */
+  private readonly byId = new Map<string, Dim>();
+  private readonly agreement: Agreement;
+
+  constructor(ranges: Readonly<Record<string, DimRange>>, agreement: Agreement, stated?: string) {
     this.ranges = ranges;
+    this.agreement = agreement;
     this.stated = stated;
   }
 
@@ -45,9 +51,24 @@ export class Symbols {
     }
     const range = key === undefined ? USUAL : parseRange(key, this.ranges[key]!);
     if (key !== undefined) this.used.add(key);
-    const size = typeof range === 'number' ? range : symbol(id, range);
+    const size = this.agreed(id, range);
     this.known.set(name, size);
+    this.byId.set(id, size);
     return size;
+  }
+
+  /** A size of that range, or what it has turned out to be. */
+  private agreed(id: string, range: Exclude<DimRange, string>): Dim {
+    if (typeof range === 'number') return range;
+    const same = this.agreement.sameAs(id);
+    const other = same === undefined ? undefined : this.byId.get(same);
+    if (other !== undefined) return other;
+    if (!this.agreement.order.includes(id)) this.agreement.order.push(id);
+    const { min = 1, max } = range;
+    const fixed = this.agreement.sizeOf(id);
+    if (fixed !== undefined && fixed >= min && fixed <= max) return fixed;
+    const most = Math.min(max, this.agreement.mostOf(id));
+    return symbol(id, most < min ? range : { ...range, max: most });
   }
 
   /** Arithmetic over symbols, each as it has been narrowed. */

@@ -28,10 +28,12 @@ export function expectRankAtLeast(type: TensorType, rank: number, what: string):
 }
 export function expectShape(what: string, type: TensorType, shape: Shape): void {
   if (type.shape.length !== shape.length || !type.shape.every((d, i) => sameDim(d, shape[i]!)))
-    fail('shape', `${what} must be [${shape.map(printDim).join(', ')}], not ${printType(type)}`);
+    fail('shape', `${what} must be [${shape.map(printDim).join(', ')}], not ${printType(type)}`, {
+      sizes: type.shape.length === shape.length ? type.shape.map((d, i) => [d, shape[i]!] as const) : [],
+    });
 }
 export function expectSameDim(a: Dim, b: Dim, what: string): void {
-  if (!sameDim(a, b)) fail('shape', `${what}, ${printDim(a)} and ${printDim(b)}`);
+  if (!sameDim(a, b)) fail('shape', `${what}, ${printDim(a)} and ${printDim(b)}`, { sizes: [[a, b]] });
 }
 export function expectSameDtype(inputs: readonly TensorType[], what = 'operands'): Scalar {
   const first = inputs[0]!.dtype;
@@ -64,6 +66,7 @@ export function broadcastShapes(shapes: readonly Shape[]): Dim[] {
       if (size !== 1)
         fail('shape', `sizes ${printDim(size)} and ${printDim(d)} do not broadcast (axis ${axis - rank})`, {
           help: 'operands align at the last axis; insert size-1 axes with reshape or unsqueeze',
+          sizes: [[d, size]],
         });
       size = d;
     }

@@ -51,6 +51,7 @@ export const matmul = defineOp({
         help: sameDim(inner, columns)
           ? `the weight looks transposed; pass { transposeB: ${!attrs.transposeB} } or transpose it at import`
           : 'the last axis of a must have the size of the next to last axis of b',
+        sizes: [[inner, innerB]],
       });
     return tensor(dtype, [...broadcastShapes(batch), rows, columns]);
   },
