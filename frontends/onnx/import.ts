@@ -95,7 +95,17 @@ const MASKS: readonly string[] = [
  */
 export function importOnnx(source: string | Uint8Array, options: ImportOptions = {}): ImportedModel {
   const { name, folder, proto } = readOnnx(source, options.folder);
-  const agreement = new Agreement();
+  return importLearning(proto, name, folder, options, new Agreement());
+}
+
+/** Reads the file again for every fact about its sizes that shows on the way. */
+function importLearning(
+  proto: OnnxModel,
+  name: string,
+  folder: string | undefined,
+  options: ImportOptions,
+  agreement: Agreement,
+): ImportedModel {
   for (;;)
     try {
       return new Importer(proto, name, { folder }, options, agreement).run();
@@ -494,6 +504,14 @@ export function unsupportedOps(source: string | Uint8Array, options: ImportOptio
   const { name, folder, proto } = readOnnx(source, options.folder);
   const unknown = unsupportedNodes(proto);
   const known = new Set(unknown.map(({ at }) => at));
-  const refused = new Importer(proto, name, { folder }, options).refusals();
+  const agreement = new Agreement();
+  // Sizes are learnt from what would be refused.
+  if (unknown.length === 0)
+    try {
+      importLearning(proto, name, folder, options, agreement);
+    } catch (error) {
+      if (!(error instanceof CompileError)) throw error;
+    }
+  const refused = new Importer(proto, name, { folder }, options, agreement).refusals();
   return [...unknown, ...refused.filter(({ at }) => !known.has(at))];
 }

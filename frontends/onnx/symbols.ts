@@ -64,11 +64,11 @@ export class Symbols {
     const other = same === undefined ? undefined : this.byId.get(same);
     if (other !== undefined) return other;
     if (!this.agreement.order.includes(id)) this.agreement.order.push(id);
-    const { min = 1, max } = range;
+    const { min, max } = { ...USUAL, ...range };
     const fixed = this.agreement.sizeOf(id);
     if (fixed !== undefined && fixed >= min && fixed <= max) return fixed;
     const most = Math.min(max, this.agreement.mostOf(id));
-    return symbol(id, most < min ? range : { ...range, max: most });
+    return symbol(id, { ...range, max: most < min ? max : most });
   }
 
   /** Arithmetic over symbols, each as it has been narrowed. */
