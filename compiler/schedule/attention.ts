@@ -206,10 +206,11 @@ class AttentionKernel {
       const column = mul(p, columns);
       rowTiles(body, { first: at.first, count: at.count, total: this.size.queries }, tileRows, (tile, q) =>
         multiplyTile(tile, {
-          rows: q.rows,
+          size: q.size,
+          most: q.most,
           columns,
           k: width,
-          left: rowsAlong(tile, width, q.rows, (i, k) => operandAt(this.cx, 0, [at.b, at.h, q.at(i), k])),
+          left: rowsAlong(tile, width, q, (row, k) => operandAt(this.cx, 0, [at.b, at.h, row, k])),
           panels: this.keys,
           panel: add(at.base, mul(floordiv(column, PANEL), mul(width, PANEL))),
           to: { buffer: this.scores, at: add(mul(sub(q.at(0), at.first), this.stride), column), stride: this.stride },
@@ -341,13 +342,14 @@ class AttentionKernel {
         (tile, q) => {
           const start = tile.let('weights', add(mul(sub(q.at(0), at.first), this.stride), from));
           multiplyTile(tile, {
-            rows: q.rows,
+            size: q.size,
+            most: q.most,
             columns,
             k: sub(to, from),
             depth: keys,
             left: {
               buffer: this.scores,
-              starts: Array.from({ length: q.rows }, (_, i) => add(start, i * this.stride)),
+              starts: { first: start, distance: literal(this.stride) },
               step: literal(1),
             },
             panels: this.values,
@@ -358,7 +360,7 @@ class AttentionKernel {
         },
         (line, q, i) => {
           const inverse = line.let('inverse', splat(load(this.inverse, sub(q, at.first)), 4));
-          const value = (j: number): Expr => mul(load(this.tile, add(mul(i, columns), j * 4), 4), inverse);
+          const value = (j: Expr): Expr => mul(load(this.tile, add(mul(i, columns), j), 4), inverse);
           storeColumns(this.cx, line, [at.b, at.h, q], { column, columns, n: valueWidth }, value, output);
         },
       );

@@ -36,7 +36,7 @@ import { pairsOf, type Stage } from '../region.ts';
 import { PANEL_COLUMNS, type Tile } from '../target.ts';
 import { makeStage, operandAt, type ScheduleContext, storeResult } from './context.ts';
 import { nameCoordinates } from './element.ts';
-import { PANEL, rowTiles, storeColumns } from './tile.ts';
+import { bySize, PANEL, rowTiles, storeColumns } from './tile.ts';
 
 interface Product {
   readonly m: Expr;
@@ -267,30 +267,30 @@ function multiply(cx: ScheduleContext, p: Product, tile: Tile, { left, sums, pan
       const before = mul(flatten(p.batch, batch), p.m);
       const column = mul(unit, PANEL_COLUMNS);
       const scratch = cx.buffers.scratch('tile', 'i32', tileRows * PANEL_COLUMNS);
-      const correction = zeros && [0, 1, 2, 3].map((j) => body.let('zeros', zeros.at(batch, add(column, j * 4))));
       rowTiles(
         body,
         { first: firstRow, count, total: p.m },
         tileRows,
-        (some, { rows, at }) => {
-          const starts = Array.from({ length: rows }, (_, i) => mul(add(before, at(i)), p.half));
-          for (let c = 0; c < PANEL_COLUMNS; c += columns)
-            multiplyPairs(some, {
-              rows,
-              tile,
-              half: p.half,
-              left: { buffer: left, starts },
-              panels,
-              panel: add(base, mul(floordiv(add(column, c), PANEL), mul(p.half, PANEL))),
-              to: { buffer: scratch, at: c },
-            });
-        },
+        (body, { size, most, at }) =>
+          bySize(body, size, most, (some, rows) => {
+            const starts = Array.from({ length: rows }, (_, i) => mul(add(before, at(i)), p.half));
+            for (let c = 0; c < PANEL_COLUMNS; c += columns)
+              multiplyPairs(some, {
+                rows,
+                tile,
+                half: p.half,
+                left: { buffer: left, starts },
+                panels,
+                panel: add(base, mul(floordiv(add(column, c), PANEL), mul(p.half, PANEL))),
+                to: { buffer: scratch, at: c },
+              });
+          }),
         (line, row, i) => {
           const sum = sums && line.let('sum', load(sums, add(before, row)));
-          const at = [...batch, ...(p.rows.length === 1 ? [row] : unflatten(p.rows, row))];
-          storeColumns(cx, line, at, { column, columns: PANEL_COLUMNS, n: p.n }, (j) => {
-            const dots = load(scratch, add(mul(i, PANEL_COLUMNS), j * 4), 4);
-            return correction ? sub(dots, mul(correction[j]!, splat(sum!, 4))) : dots;
+          const place = [...batch, ...(p.rows.length === 1 ? [row] : unflatten(p.rows, row))];
+          storeColumns(cx, line, place, { column, columns: PANEL_COLUMNS, n: p.n }, (at) => {
+            const dots = load(scratch, add(mul(i, PANEL_COLUMNS), at), 4);
+            return zeros ? sub(dots, mul(zeros.at(batch, add(column, at)), splat(sum!, 4))) : dots;
           });
         },
       );

@@ -17,14 +17,14 @@ import { makeStage, operandAt, type ScheduleContext, storeResult } from './conte
 import { nameCoordinates } from './element.ts';
 import {
   type Left,
-  LINE,
   multiplyTile,
   PANEL,
   packPanels,
   panelElements,
   rowTiles,
   storeColumns,
-  touchesOf,
+  type TileRows,
+  touchedBy,
 } from './tile.ts';
 
 interface Product {
@@ -105,12 +105,13 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boo
       const count = body.let('rows', min(sub(p.m, firstRow), rowBlock));
       const base = mul(flatten(p.batch, batch), panelElements(p.k, p.n));
       const column = mul(unit, PANEL_COLUMNS);
-      // While a unit is computed, the weights of the next one are touched: some lines in each tile.
+      // While a unit is computed, the weights of the next one are touched, some in each tile.
       const next = add(base, mul(mul(min(add(unit, 1), sub(units, 1)), PANEL_COLUMNS), p.k));
       const ahead = (row: Expr, c: number): Expr | undefined => {
         if (!isWeight) return undefined;
         const tiles = add(mul(floordiv(sub(row, firstRow), tileRows), PANEL_COLUMNS / columns), c / columns);
-        return add(next, mul(min(mul(tiles, touchesOf(p.k)), sub(p.k, touchesOf(p.k))), LINE));
+        const most = sub(mul(p.k, PANEL_COLUMNS), touchedBy(p.k));
+        return add(next, min(mul(tiles, touchedBy(p.k)), most));
       };
       const scratch = cx.buffers.scratch('tile', panels.dtype, tileRows * PANEL_COLUMNS);
       // All columns of the unit for one tile of rows before the next: the rows come from the L1 cache but for the
@@ -119,24 +120,25 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boo
         body,
         { first: firstRow, count, total: p.m },
         tileRows,
-        (tile, { rows, at }) => {
-          const left = leftRows(cx, p, tile, batch, rows, at);
+        (tile, rows) => {
+          const left = leftRows(cx, p, tile, batch, rows);
           for (let c = 0; c < PANEL_COLUMNS; c += columns)
             multiplyTile(tile, {
-              rows,
+              size: rows.size,
+              most: tileRows,
               columns,
               k: p.k,
               left,
               panels,
-              ahead: ahead(at(0), c),
+              ahead: ahead(rows.at(0), c),
               panel: add(base, mul(floordiv(add(column, c), PANEL), mul(p.k, PANEL))),
               to: { buffer: scratch, at: literal(c), stride: PANEL_COLUMNS },
               tile: cx.target.tile,
             });
         },
         (line, row, i) =>
-          storeColumns(cx, line, [...batch, ...rowAt(p, row)], { column, columns: PANEL_COLUMNS, n: p.n }, (j) =>
-            load(scratch, add(mul(i, PANEL_COLUMNS), j * 4), 4),
+          storeColumns(cx, line, [...batch, ...rowAt(p, row)], { column, columns: PANEL_COLUMNS, n: p.n }, (at) =>
+            load(scratch, add(mul(i, PANEL_COLUMNS), at), 4),
           ),
       );
     },
@@ -151,39 +153,37 @@ const macsIn = (p: Product): Dim => macsOf(...p.batch, ...p.rows, p.n, p.k);
 /** Row coordinates of a flat row; left as arithmetic, so that contiguous rows collapse into one address. */
 const rowAt = (p: Product, row: Expr): readonly Expr[] => (p.rows.length === 1 ? [row] : unflatten(p.rows, row));
 
-function leftRows(
-  cx: ScheduleContext,
-  p: Product,
-  block: Block,
-  batch: readonly Expr[],
-  rows: number,
-  row: (i: number) => Expr,
-): Left {
-  return rowsAlong(block, p.k, rows, (i, k) => leftAt(cx, p, [...batch, ...rowAt(p, row(i))], k));
+function leftRows(cx: ScheduleContext, p: Product, block: Block, batch: readonly Expr[], rows: TileRows): Left {
+  return rowsAlong(block, p.k, rows, (row, k) => leftAt(cx, p, [...batch, ...rowAt(p, row)], k));
 }
 
-/** Where `count` rows of loads start, their addresses linear in k in [0, size) with one step. */
-export function rowsAlong(block: Block, size: Expr, count: number, element: (i: number, k: Expr) => Expr): Left {
+/**
+ * Where the rows of a tile start in a left operand, their addresses linear in k in [0, size) with one step.
+ * @param element the load of a row's element at k
+ */
+export function rowsAlong(block: Block, size: Expr, tile: TileRows, element: (row: Expr, k: Expr) => Expr): Left {
   // The step from k to k + 1 is asked for k up to size − 2, where both ends exist.
   const k = variable('k', 'i32', 1, { from: 0, to: size === literal(1) ? 1 : sub(size, 1) });
-  const address = (i: number, at: Expr): Expr => {
-    const e = element(i, at);
+  const address = (row: Expr, at: Expr): Expr => {
+    const e = element(row, at);
     if (e.op !== 'load') throw new Error('the left operand of a product is not in memory');
     return e.args[0]!;
   };
-  const step = size === literal(1) ? literal(1) : slope(address(0, k), address(0, add(k, 1)), k);
+  const top = tile.at(0);
+  const step = size === literal(1) ? literal(1) : slope(address(top, k), address(top, add(k, 1)), k);
   if (!step) throw new Error('the address of a left operand is not linear in k');
-  const first = address(0, literal(0));
-  const named = block.let('left', first);
-  const starts = Array.from({ length: count }, (_, i) => {
-    const start = address(i, literal(0));
-    const distance = sub(start, first);
-    return distance.op === 'const' ? add(named, distance) : start;
-  });
-  return { buffer: element(0, literal(0)).arg as Buffer, starts, step };
+  const start = (row: Expr): Expr => address(row, literal(0));
+  const buffer = element(top, literal(0)).arg as Buffer;
+  const first = block.let('left', start(top));
+  const distance = slope(start(top), start(tile.at(1)), top);
+  if (distance) return { buffer, starts: { first, distance }, step };
+  // Rows beyond the tile's size may not exist: the last one stands for them.
+  const last = sub(tile.size, 1);
+  const starts = Array.from({ length: tile.most }, (_, i) => (i === 0 ? first : start(tile.at(min(i, last)))));
+  return { buffer, starts, step };
 }
 
-/** How much `here` grows from k to k + 1, where it is `next`; undefined unless that is the same for every k. */
+/** How much `here` grows from k to k + 1, where it is `next`; undefined unless that is known to be the same for every k. */
 function slope(here: Expr, next: Expr, k: Expr): Expr | undefined {
   const difference = sub(next, here);
   if (!exprNodes(difference).includes(k)) return difference;

@@ -3,7 +3,7 @@
  *
  * K inner size; a panel holds 8 columns of the right operand as `[K][8]`.
  */
-import type { Buffer, Expr } from '../../ir/expr.ts';
+import type { Buffer, Expr, Var } from '../../ir/expr.ts';
 import type { Value } from '../../ir/graph.ts';
 import { Block } from '../../ir/kernel.ts';
 import {
@@ -40,10 +40,11 @@ import { nameCoordinates } from './element.ts';
 /** Columns of one packed panel. */
 export const PANEL = 8;
 
-/** One tile of rows while it is written: `at(i)` is the number of its row i, for i < `rows`. */
+/** One tile of rows while it is written: `at(i)` is the number of its row i, which exists for i < `size` ≤ `most`. */
 export interface TileRows {
-  readonly rows: number;
-  at(i: number): Expr;
+  readonly most: number;
+  readonly size: Expr;
+  at(i: Num): Expr;
 }
 
 /** Rows of the tile that covers what full ones leave; such a tile is nearly as fast a row as a full one. */
@@ -54,8 +55,8 @@ const SMALL = 4;
  * or one by one. The last tile starts early where rows are short, and writes some again with the same values (so results
  * must not overwrite operands).
  * @param total rows that exist: lets arithmetic on row numbers simplify
- * @param product computes a tile; written once for each tile size
- * @param finish called for each row of the tile after it, with the row's number in the tile; written once
+ * @param product computes a tile; see `bySize`
+ * @param finish called for each row of the tile after it, with the row's number in the tile
  */
 export function rowTiles(
   block: Block,
@@ -65,12 +66,12 @@ export function rowTiles(
   finish?: (block: Block, row: Expr, i: Expr) => void,
 ): void {
   const { first, count, total } = range;
-  const sizes = [tileRows, SMALL, 2, 1].filter((size, i) => i === 0 || size < tileRows);
+  const smaller = sizesOf(tileRows).slice(1);
   const full = block.let('full', fullTiles(count, tileRows));
   const covered = block.let('covered', min(mul(full, tileRows), count));
   const rest = block.let(
     'rest',
-    sizes.slice(1).reduceRight<Expr>((less, size) => select(ge(count, size), literal(size), less), literal(1)),
+    smaller.reduceRight<Expr>((less, size) => select(ge(count, size), literal(size), less), literal(1)),
   );
   const tiles = add(full, ceildiv(sub(count, covered), rest));
   block.for('t', 0, tiles, (t, body) => {
@@ -78,29 +79,34 @@ export function rowTiles(
     const size = body.let('size', select(wide, literal(tileRows), rest));
     const start = select(wide, mul(t, tileRows), add(covered, mul(sub(t, full), rest)));
     const from = body.let('start', add(first, min(start, sub(count, size))));
-    const write = (some: Block, rows: number): void => {
-      const row = variable('row', 'i32', 1, { from: 0, to: sub(total, rows - 1) });
-      some.stmts.push({ kind: 'let', v: row, value: from });
-      product(some, { rows, at: (i) => add(row, i) });
-    };
-    const choose = (some: Block, [rows, ...smaller]: readonly number[]): void => {
-      if (rows === undefined) return;
-      if (smaller.length === 0) write(some, rows);
-      else
-        some.if(
-          ge(size, rows),
-          (these) => write(these, rows),
-          (others) => choose(others, smaller),
-        );
-    };
-    choose(body, sizes);
+    const row = variable('row', 'i32', 1, { from: 0, to: total });
+    body.stmts.push({ kind: 'let', v: row, value: from });
+    product(body, { most: tileRows, size, at: (i) => add(row, i) });
     if (!finish) return;
     body.for('i', 0, size, (i, line) => {
-      const row = variable('row', 'i32', 1, { from: 0, to: total });
-      line.stmts.push({ kind: 'let', v: row, value: add(from, i) });
-      finish(line, row, i);
+      const at = variable('row', 'i32', 1, { from: 0, to: total });
+      line.stmts.push({ kind: 'let', v: at, value: add(row, i) });
+      finish(line, at, i);
     });
   });
+}
+
+/** Rows that tiles may have, most first. */
+const sizesOf = (most: number): readonly number[] => [most, SMALL, 2, 1].filter((size, i) => i === 0 || size < most);
+
+/** Writes a tile's statements once for each number of rows that it may have. */
+export function bySize(block: Block, size: Expr, most: number, write: (block: Block, rows: number) => void): void {
+  const choose = (some: Block, [rows, ...smaller]: readonly number[]): void => {
+    if (rows === undefined) return;
+    if (smaller.length === 0) write(some, rows);
+    else
+      some.if(
+        ge(size, rows),
+        (these) => write(these, rows),
+        (others) => choose(others, smaller),
+      );
+  };
+  choose(block, sizesOf(most));
 }
 
 /** How many tiles of `rows` begin `count` rows so that tiles of SMALL rows cover the others with the least waste. */
@@ -116,36 +122,42 @@ export const panelElements = (k: Expr, n: Expr): Expr => mul(ceildiv(n, PANEL_CO
 
 /**
  * Stores those columns of one tile row that exist.
- * @param row coordinates of the row in the root's shape @param value the vector of columns 4j … 4j + 3
+ * @param row coordinates of the row in the root's shape
+ * @param value the four columns from `at` on, counted from the tile's first; written once for whole vectors and once for
+ *   each lane of one that N cuts
  */
 export function storeColumns(
   cx: ScheduleContext,
   block: Block,
   row: readonly Expr[],
   range: { readonly column: Expr; readonly columns: number; readonly n: Expr },
-  value: (j: number) => Expr,
+  value: (at: Expr) => Expr,
   output?: Value,
 ): void {
   const { column, columns, n } = range;
   const left = floormod(n, 4);
   const most = left.op === 'const' ? (left.arg as number) : 3;
-  for (let j = 0; j < columns / 4; j++) {
-    const first = add(column, j * 4);
-    block.if(
+  const store = (body: Block, at: Expr): void => {
+    const first = add(column, at);
+    body.if(
       lt(add(first, 3), n),
-      (whole) => storeResult(cx, whole, [...row, first], whole.let('v', value(j)), output),
+      (whole) => storeResult(cx, whole, [...row, first], whole.let('v', value(at)), output),
       (edge) => {
         for (let lane = 0; lane < most; lane++)
           edge.if(lt(add(first, lane), n), (one) =>
-            storeResult(cx, one, [...row, add(first, lane)], extract(value(j), lane), output),
+            storeResult(cx, one, [...row, add(first, lane)], extract(value(at), lane), output),
           );
       },
     );
-  }
+  };
+  if (columns === 4) store(block, literal(0));
+  else block.for('j', 0, columns / 4, (j, body) => store(body, mul(j, 4)));
 }
 
 export interface TileOperands {
-  readonly rows: number;
+  /** Rows of this tile, and the most that one has. */
+  readonly size: Expr;
+  readonly most: number;
   readonly columns: number;
   readonly k: Expr;
   /** Inner size of the panels where only a part of it is summed; default k. */
@@ -158,25 +170,24 @@ export interface TileOperands {
   /** Where the products go: row i, column j at `at + i·stride + j`. */
   readonly to: { readonly buffer: Buffer; readonly at: Expr; readonly stride: Num };
   readonly tile: Tile;
-  /** Elements of `panels` that will be wanted soon: `touchesOf(k)` lines of LINE elements from here; default the panel. */
+  /** Elements of `panels` that will be wanted soon: `touchedBy(k)` from here; default the panel. */
   readonly ahead?: Expr | undefined;
 }
 
-/** Elements of a cache line. */
-export const LINE = 16;
 /**
- * Steps of k for each line that a product touches ahead. Weights that come from memory cost a tenth of a product's time
- * where every line is waited for; touched at this pace, the engine's own prefetching keeps ahead of them.
+ * Steps of k for each element that a product touches ahead. Weights that come from memory cost a tenth of a product's
+ * time where every line is waited for; touched at this pace, the engine's own prefetching keeps ahead of them.
  */
-const TOUCH = 32;
+const TOUCH = 2;
 
-/** Lines that one tile touches ahead. */
-export const touchesOf = (k: Expr): Expr => ceildiv(k, TOUCH);
+/** Elements that one tile touches ahead. */
+export const touchedBy = (k: Expr): Expr => ceildiv(k, TOUCH);
 
 /** Rows of a left operand: where each starts (k = 0), and how far apart neighbours in k are. */
 export interface Left {
   readonly buffer: Buffer;
-  readonly starts: readonly Expr[];
+  /** Where each row of a whole tile starts; or where the first one does, and the next ones at one distance. */
+  readonly starts: readonly Expr[] | { readonly first: Expr; readonly distance: Expr };
   readonly step: Expr;
 }
 
@@ -185,53 +196,64 @@ const FEW = 4;
 
 /**
  * Writes Σ over k of left · right for one register tile: a routine, since all products of a bundle with the same tile
- * can be one function. Rows are addressed one by one, so that any operand fits it.
+ * can be one function.
  */
 export function multiplyTile(block: Block, t: TileOperands): void {
-  const starts = Object.fromEntries(t.left.starts.map((start, i) => [`left${i}`, start]));
-  const contiguous = t.left.step === literal(1);
+  const { starts, step, buffer } = t.left;
+  const each = 'first' in starts ? undefined : Object.fromEntries(starts.map((start, i) => [`left${i}`, start]));
+  const contiguous = step === literal(1);
   block.routine(
-    `tile${t.rows}x${t.columns}`,
-    [...new Set([t.left.buffer, t.panels, t.to.buffer])],
+    `tile${t.columns}`,
+    [...new Set([buffer, t.panels, t.to.buffer])],
     {
+      size: t.size,
       k: t.k,
       panel: t.panel,
       to: t.to.at,
       stride: t.to.stride,
       ahead: t.ahead ?? t.panel,
       ...(t.depth && t.columns > PANEL ? { depth: t.depth } : {}),
-      ...(contiguous ? {} : { step: t.left.step }),
-      ...starts,
+      ...(contiguous ? {} : { step }),
+      ...('first' in starts ? { left: starts.first, distance: starts.distance } : each),
     },
-    (p, body) => {
-      const step = p.step ?? literal(1);
-      const acc = accumulate(body, t, { k: p.k!, depth: p.depth ?? p.k! }, p.panel!, p.ahead!, (i, k) =>
-        load(t.left.buffer, add(p[`left${i}`]!, mul(k, step))),
-      );
-      acc.forEach((row, i) => {
-        row.forEach((v, j) => {
-          body.store(t.to.buffer, add(add(p.to!, mul(p.stride!, i)), j * 4), v);
+    (p, body) =>
+      bySize(body, p.size!, t.most, (tile, rows) => {
+        const from = Array.from({ length: rows }, (_, i) => p[`left${i}`] ?? rowStart(tile, p.left!, p.distance!, i));
+        const acc = accumulate(tile, t, rows, p, (i, k) => load(buffer, add(from[i]!, mul(k, p.step ?? 1))));
+        acc.forEach((row, i) => {
+          row.forEach((v, j) => {
+            tile.store(t.to.buffer, add(add(p.to!, mul(p.stride!, i)), j * 4), v);
+          });
         });
-      });
-    },
+      }),
   );
+}
+
+/** Where row i starts, within the same bounds as the first. */
+function rowStart(block: Block, first: Expr, distance: Expr, i: number): Expr {
+  if (i === 0) return first;
+  const { from, to } = first.arg as Var;
+  const start = variable(`left${i}`, 'i32', 1, from && to && { from, to });
+  block.stmts.push({ kind: 'let', v: start, value: add(first, mul(distance, i)) });
+  return start;
 }
 
 function accumulate(
   block: Block,
   t: TileOperands,
-  { k: size, depth }: { readonly k: Expr; readonly depth: Expr },
-  panel: Expr,
-  ahead: Expr,
+  rows: number,
+  given: Readonly<Record<string, Expr>>,
   left: (i: number, k: Expr) => Expr,
 ): readonly (readonly Expr[])[] {
   const { dtype } = t.panels;
+  const [size, panel, ahead] = [given.k!, given.panel!, given.ahead!];
+  const depth = given.depth ?? size;
   const vectors = t.columns / 4;
   const { unroll } = t.tile;
-  const sets = t.rows * vectors <= FEW ? unroll : 1;
-  const fence = t.rows === 1 ? 'none' : t.tile.fence;
+  const sets = rows * vectors <= FEW ? unroll : 1;
+  const fence = rows === 1 ? 'none' : t.tile.fence;
   const acc = Array.from({ length: sets }, () =>
-    Array.from({ length: t.rows }, (_, i) =>
+    Array.from({ length: rows }, (_, i) =>
       Array.from({ length: vectors }, (__, j) => block.var(`acc${i}_${j}`, zero(dtype, 4))),
     ),
   );
@@ -240,28 +262,19 @@ function accumulate(
       const across = add(mul(mul(depth, PANEL), Math.floor(j / 2)), (j % 2) * 4);
       return body.let(`b${j}`, load(t.panels, add(add(panel, mul(k, PANEL)), across), 4));
     });
-    for (let i = 0; i < t.rows; i++) {
+    for (let i = 0; i < rows; i++) {
       const a = body.let(`a${i}`, splat(left(i, k), 4));
       for (let j = 0; j < vectors; j++) body.set(set[i]![j]!, fma(a, right[j]!, set[i]![j]!));
-      const ends = fence === 'row' || (fence === 'step' && i === t.rows - 1);
-      if (ends && !(last && i === t.rows - 1)) body.fence();
+      const ends = fence === 'row' || (fence === 'step' && i === rows - 1);
+      if (ends && !(last && i === rows - 1)) body.fence();
     }
   };
-  const whole = mul(floordiv(size, unroll), unroll);
-  block.for('c', 0, ceildiv(whole, TOUCH), (c, chunk) => {
-    chunk.touch(t.panels, add(ahead, mul(c, LINE)));
-    const from = chunk.let('from', mul(c, TOUCH));
-    chunk.for(
-      'k',
-      from,
-      min(add(from, TOUCH), whole),
-      (k, body) => {
-        for (let s = 0; s < unroll; s++) step(body, add(k, s), acc[s % sets]!, s === unroll - 1);
-      },
-      { step: unroll },
-    );
+  const turns = floordiv(size, unroll);
+  block.for('turn', 0, turns, (turn, body) => {
+    body.touch(t.panels, add(ahead, mul(turn, unroll / TOUCH)));
+    for (let i = 0; i < unroll; i++) step(body, add(mul(turn, unroll), i), acc[i % sets]!, i === unroll - 1);
   });
-  block.for('k', whole, size, (k, body) => step(body, k, acc[0]!, true));
+  block.for('k', mul(turns, unroll), size, (k, body) => step(body, k, acc[0]!, true));
   return acc.reduce((sum, set) => sum.map((row, i) => row.map((v, j) => block.let('acc', add(v, set[i]![j]!)))));
 }
 
