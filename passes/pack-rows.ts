@@ -4,7 +4,7 @@
  * entries, so its operands are put in place before it and taken out behind it.
  */
 import { symbolsIn } from '../ir/counts.ts';
-import type { Sym } from '../ir/expr.ts';
+import type { Expr, Sym } from '../ir/expr.ts';
 import { type Graph, graphValues, graph as makeGraph, typeOf, type Value } from '../ir/graph.ts';
 import {
   coordinate,
@@ -19,8 +19,10 @@ import {
   tidy,
 } from '../ir/index-set.ts';
 import { makeValue } from '../ir/op.ts';
+import { coords } from '../ir/ops/attention.ts';
 import { project } from '../ir/ops/structural.ts';
 import { printDim } from '../ir/print.ts';
+import * as s from '../ir/scalar.ts';
 import { type Dim, sameDim, sizeAt } from '../ir/type.ts';
 import { Demand } from './demand.ts';
 import { staticValues } from './facts.ts';
@@ -228,7 +230,26 @@ class Packer {
     return made;
   }
 
+  /** An attention whose results are read at these rows only: queries of other rows meet no key, those of these what is read. */
+  #attention(v: Value): Value | undefined {
+    const axes = this.#axes.get(v);
+    if (v.op.name !== 'attention' || axes?.batch !== 0 || axes.row !== 2) return undefined;
+    const { b, q, k } = coords;
+    const limit = s.lt(k, s.operand(v.inputs.length, 'i32', [b, q]));
+    const mask = v.attrs.mask as Expr | undefined;
+    // Keys and values that are read at these rows only are not read behind the last of them.
+    const kept = v.inputs.slice(1, 3).every((x) => {
+      const own = this.#axes.get(x);
+      return own?.batch === 0 && own.row === 2;
+    });
+    const limits = this.rows.limits(kept ? undefined : typeOf(v.inputs[1]!).shape[2]!);
+    const inputs = [...v.inputs.map((x) => this.whole(x)), limits];
+    return makeValue(v.op, inputs, { ...v.attrs, mask: mask ? s.and(mask, limit) : limit }, v);
+  }
+
   #plain(v: Value): Value {
+    const attention = this.#attention(v);
+    if (attention) return attention;
     const inputs = v.inputs.map((x) => this.whole(x));
     if (inputs.every((x, i) => x === v.inputs[i])) return v;
     return v.op.name === 'get' ? project(inputs[0]!, Number(v.attrs.index), v) : makeValue(v.op, inputs, v.attrs, v);

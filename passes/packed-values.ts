@@ -7,10 +7,11 @@ import { countedSize } from '../ir/counts.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { makeValue } from '../ir/op.ts';
 import { counted, positions } from '../ir/ops/counted.ts';
-import { cast, floorDiv, floorMod, select, sub } from '../ir/ops/elementwise.ts';
+import { add, cast, floorDiv, floorMod, select, sub } from '../ir/ops/elementwise.ts';
 import { cumsum } from '../ir/ops/order.ts';
+import { reduceMax } from '../ir/ops/reduce.ts';
 import { compact, restoreAt } from '../ir/ops/rows.ts';
-import { reshape, transpose } from '../ir/ops/shape.ts';
+import { iota, reshape, transpose } from '../ir/ops/shape.ts';
 import { project, scalar } from '../ir/ops/structural.ts';
 import * as s from '../ir/scalar.ts';
 import { asExpr, type Dim, dim } from '../ir/type.ts';
@@ -33,12 +34,15 @@ export class PackedRows {
   readonly #ids: Value;
   /** i32[B · N]: where each row stands in packed form, −1 where it does not. */
   readonly #places: Value;
+  readonly #mask: Value;
+  readonly #limits = new Map<string, Value>();
   #rows: Value | undefined;
   #entries: Value | undefined;
 
   /** @param mask bool[B, N] @param name of the count, unique in the model @param extent of a row in `size` */
   constructor(mask: Value, name: string, extent: (d: Dim) => Value) {
     const [batch, size] = typeOf(mask).shape as [Dim, Dim];
+    this.#mask = mask;
     this.batch = batch;
     this.size = size;
     const all = dim(s.mul(asExpr(batch), size));
@@ -51,6 +55,26 @@ export class PackedRows {
     this.extent = extent;
   }
   private readonly extent: (d: Dim) => Value;
+
+  /**
+   * i32[B, N]: for each row how many keys it meets, none where it is not kept.
+   * @param keys all of them; undefined where the keys that count are kept rows themselves, and end with the last of those
+   */
+  limits(keys?: Dim): Value {
+    const key = keys === undefined ? '' : typeof keys === 'number' ? `${keys}` : `e${keys.id}`;
+    let limit = this.#limits.get(key);
+    if (!limit) {
+      limit = select([this.#mask, keys === undefined ? this.#ends() : this.extent(keys), scalar(0, 'i32')]);
+      this.#limits.set(key, limit);
+    }
+    return limit;
+  }
+
+  /** i32[B, 1]: one more than the last row that is kept. */
+  #ends(): Value {
+    const numbers = add([iota([], { axis: 1, shape: [1, this.size], dtype: 'i32' }), scalar(1, 'i32')]);
+    return reduceMax([select([this.#mask, numbers, scalar(0, 'i32')])], { axes: [1], keepdims: true });
+  }
 
   /** i32[K]: the row within its entry. */
   get rows(): Value {
