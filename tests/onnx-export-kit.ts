@@ -1,20 +1,31 @@
 /** What tests of written ONNX files share: graphs without names for people, and runs in onnxruntime. */
 import { bytesOf } from '../frontends/onnx/export-writer.ts';
-import { type Graph, graph, graphValues, type Value } from '../ir/graph.ts';
+import { type Graph, graph, graphValues, isGraph, type Value } from '../ir/graph.ts';
 import { type Nd, nd } from '../ir/nd.ts';
 import { printGraph } from '../ir/text.ts';
 
-/** A graph's text without names of values, which are for people and no part of what it is; positions stay. */
-export function bareText(g: Graph): string {
+/** A graph's text without names of values, which are for people and no part of what it is. */
+export function bareText(g: Graph, { locs = true }: { readonly locs?: boolean } = {}): string {
+  return printGraph(withoutNames(g), { locs });
+}
+
+function withoutNames(g: Graph): Graph {
   const copies = new Map<Value, Value>();
-  for (const v of [...graphValues(g), ...g.inputs])
-    if (!copies.has(v)) copies.set(v, { ...v, name: undefined, inputs: v.inputs.map((x) => copies.get(x)!) });
-  const bare = graph(
+  for (const v of [...graphValues(g), ...g.inputs]) {
+    if (copies.has(v)) continue;
+    const attrs = Object.entries(v.attrs).map(([name, a]) => [name, isGraph(a) ? withoutNames(a) : a] as const);
+    copies.set(v, {
+      ...v,
+      name: undefined,
+      attrs: Object.fromEntries(attrs),
+      inputs: v.inputs.map((x) => copies.get(x)!),
+    });
+  }
+  return graph(
     g.name,
     g.inputs.map((v) => copies.get(v)!),
     [...g.outputs].map(([key, v]) => [key, copies.get(v)!]),
   );
-  return printGraph(bare);
 }
 
 const ORT_TYPES = {

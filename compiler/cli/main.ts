@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line: `heddle compile`, `run`, `inspect`, `dump`, `compare`, `bench`, `export`. */
+/** The command line: `heddle compile`, `run`, `inspect`, `dump`, `compare`, `bench`, `export`, `import`. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { CompileError } from '../../ir/diagnostic.ts';
@@ -8,6 +8,7 @@ import { addCompare } from './compare-command.ts';
 import { addCompile } from './compile-command.ts';
 import { addDump } from './dump-command.ts';
 import { addExport } from './export-command.ts';
+import { addImport } from './import-command.ts';
 import { addInspect } from './inspect-command.ts';
 import { addRun } from './run-command.ts';
 import { EXIT, reportError } from './terminal.ts';
@@ -27,7 +28,7 @@ const program = new Command('heddle')
 A MODEL is zoo:NAME, a .ts or .js module that exports model(…), or a folder with config.json and model.safetensors.
 Exit codes: 0 done, 1 the model or an input is at fault, 2 the command is.`,
   );
-for (const add of [addCompile, addRun, addInspect, addDump, addCompare, addBench, addExport]) add(program);
+for (const add of [addCompile, addRun, addInspect, addDump, addCompare, addBench, addExport, addImport]) add(program);
 for (const command of program.commands) command.exitOverride().showHelpAfterError('(see --help)');
 
 /** With the author's line, where the error has a position: reading sources takes a compiler, so only now. */

@@ -54,6 +54,12 @@ export const sub = binary('sub', ops.sub);
 export const mul = binary('mul', ops.mul);
 /** a / b; integers round towards zero. */
 export const div = binary('div', ops.div);
+/** The remainder with the sign of a. */
+export const rem = binary('rem', ops.rem);
+/** ⌊a / b⌋. */
+export const floorDiv = binary('floorDiv', ops.floorDiv);
+/** a − ⌊a / b⌋ · b: the remainder with the sign of b. */
+export const floorMod = binary('floorMod', ops.floorMod);
 export const pow = binary('pow', ops.pow);
 export const minimum = binary('minimum', ops.minimum);
 export const maximum = binary('maximum', ops.maximum);
@@ -67,6 +73,13 @@ export const greaterEqual = compare('greaterEqual', ops.greaterEqual);
 export const and = compare('and', ops.and);
 export const or = compare('or', ops.or);
 export const xor = compare('xor', ops.xor);
+export const bitAnd = binary('bitAnd', ops.bitAnd);
+export const bitOr = binary('bitOr', ops.bitOr);
+export const bitXor = binary('bitXor', ops.bitXor);
+/** a · 2ᵇ, b taken modulo the width of the type. */
+export const shiftLeft = binary('shiftLeft', ops.shiftLeft);
+/** ⌊a ÷ 2ᵇ⌋, b taken modulo the width of the type. */
+export const shiftRight = binary('shiftRight', ops.shiftRight);
 export const not: <S extends Shape>(x: Tensor<'bool', S>) => Tensor<'bool', S> = (x) => apply(ops.not, [x]);
 
 export const neg = unary(ops.neg);
@@ -86,9 +99,45 @@ export const floor = floating('floor', ops.floor);
 export const ceil = floating('ceil', ops.ceil);
 /** To the nearest integer, ties to even. */
 export const round = floating('round', ops.round);
+export const trunc = floating('trunc', ops.trunc);
+export const tan = floating('tan', ops.tan);
+export const asin = floating('asin', ops.asin);
+export const acos = floating('acos', ops.acos);
+export const atan = floating('atan', ops.atan);
+export const sinh = floating('sinh', ops.sinh);
+export const cosh = floating('cosh', ops.cosh);
+export const asinh = floating('asinh', ops.asinh);
+export const acosh = floating('acosh', ops.acosh);
+export const atanh = floating('atanh', ops.atanh);
+export const bitNot = unary(ops.bitNot);
+/** The value, through which no gradient flows. */
+export const stopGradient = unary(ops.stopGradient);
+export const isNan = <S extends Shape>(x: Tensor<Scalar, S>): Tensor<'bool', S> => apply(ops.isNaN_, [x]);
+export const isInf = <S extends Shape>(x: Tensor<Scalar, S>): Tensor<'bool', S> => apply(ops.isInf, [x]);
 export const relu = unary(ops.relu);
 export const silu = floating('silu', ops.silu);
 export const quickGelu = floating('quickGelu', ops.quickGelu);
+export const softplus = floating('softplus', ops.softplus);
+export const softsign = floating('softsign', ops.softsign);
+export const mish = floating('mish', ops.mish);
+export const hardSwish = floating('hardSwish', ops.hardSwish);
+
+/** x where it is positive, `alpha` · x elsewhere. */
+export const leakyRelu = <D extends Scalar, S extends Shape>(x: Tensor<D, S>, alpha = 0.01): Tensor<D, S> =>
+  apply(ops.leakyRelu, [x], { alpha });
+/** x where it is positive, `alpha` · (eˣ − 1) elsewhere. */
+export const elu = <D extends Scalar, S extends Shape>(x: Tensor<D, S>, alpha = 1): Tensor<D, S> =>
+  apply(ops.elu, [x], { alpha });
+/** `alpha` · x + `beta`, held between 0 and 1. */
+export const hardSigmoid = <D extends Scalar, S extends Shape>(
+  x: Tensor<D, S>,
+  { alpha = 0.2, beta = 0.5 }: { readonly alpha?: number; readonly beta?: number } = {},
+): Tensor<D, S> => apply(ops.hardSigmoid, [x], { alpha, beta });
+/** x held between `min` and `max`. */
+export const clamp = <D extends Scalar, S extends Shape>(
+  x: Tensor<D, S>,
+  { min = -Infinity, max = Infinity }: { readonly min?: number; readonly max?: number },
+): Tensor<D, S> => apply(ops.clamp, [x], { min, max });
 
 /** x·Φ(x), with Φ by erf (`none`) or by the tanh formula. The two are up to 5e-4 apart: use the checkpoint's. */
 export const gelu = <D extends Scalar, S extends Shape>(

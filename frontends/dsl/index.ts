@@ -31,6 +31,7 @@ export {
   unsqueeze,
 } from './movement.ts';
 export * as nn from './nn.ts';
+export { type Attributes, operator, operators, scoreTerm, subgraph } from './operators.ts';
 export { type Observed, output } from './output.ts';
 export { avgPool, maxPool, type PoolOptions } from './pool.ts';
 export {
@@ -70,6 +71,8 @@ export {
   program,
   scope,
 } from './trace.ts';
+
+export { batchNorm, conv, convTranspose, groupNorm, type WindowOptions } from './window.ts';
 
 export const f64 = 'f64';
 export const f32 = 'f32';
