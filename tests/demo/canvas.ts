@@ -78,6 +78,11 @@ export class Canvas {
       this.fill(left + (i % side) * scale, top + Math.floor(i / side) * scale, scale, scale, colourAt(i));
   }
 
+  /** Whether there is a glyph for a character. */
+  draws(char: string): boolean {
+    return GLYPHS[char.toUpperCase()] !== undefined;
+  }
+
   /** Text in capitals; a character is 4 · scale wide and 5 · scale high. @throws Error for one that has no glyph */
   text(left: number, top: number, scale: number, text: string, colour: Colour): void {
     for (const [at, char] of [...text.toUpperCase()].entries()) {

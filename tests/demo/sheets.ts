@@ -2,6 +2,7 @@
 import { Canvas, type Colour } from './canvas.ts';
 import { probabilities, type Seen } from './classify.ts';
 import { GRID, type Normalisation, PATCH, SIDE, toBytes } from './digits.ts';
+import type { Line, Reading } from './reading.ts';
 import { type Drawn, pasteVisible, removedPixels } from './reconstruct.ts';
 
 const PAPER: Colour = [250, 250, 247];
@@ -94,6 +95,42 @@ export function classSheet(seen: readonly Seen[], columns = 5): Canvas {
       const colour = digit === one.digit.label ? GOOD : digit === one.predicted ? BAD : INK;
       canvas.fill(bar, y + 1, Math.round(120 * share), 12, colour);
     }
+  }
+  return canvas;
+}
+
+/** Each line as it was given, and below every character that was found the probability that it is that one. */
+export function readingSheet(lines: readonly { readonly line: Line; readonly reading: Reading }[]): Canvas {
+  const scale = 3;
+  const [height, bar] = [48 * scale, 60];
+  const width = Math.max(...lines.map(({ line }) => line.width)) * scale;
+  const block = height + bar + 2 * LINE + GAP;
+  const canvas = new Canvas(width + 4 * GAP, lines.length * block + 2 * GAP, PAPER);
+  for (const [at, { line, reading }] of lines.entries()) {
+    const [left, top] = [2 * GAP, 2 * GAP + at * block];
+    for (let i = 0; i < line.bytes.length; i++)
+      canvas.fill(
+        left + (i % line.width) * scale,
+        top + Math.floor(i / line.width) * scale,
+        scale,
+        scale,
+        grey(line.bytes[i]!),
+      );
+    for (const { char, probability, at: share } of reading.characters) {
+      const x = left + Math.min(Math.round(share * line.width * scale), line.width * scale - 4);
+      const long = Math.round(bar * probability);
+      canvas.fill(x, top + height + 4, 4, bar, FAINT);
+      canvas.fill(x, top + height + 4 + bar - long, 4, long, probability > 0.5 ? GOOD : BAD);
+      if (canvas.draws(char)) canvas.text(x - 4, top + height + bar + 10, FONT, char, INK);
+    }
+    const right = reading.text === line.text;
+    canvas.text(
+      left,
+      top + height + bar + 10 + LINE,
+      FONT,
+      right ? 'as it was written' : 'read wrong',
+      right ? GOOD : BAD,
+    );
   }
   return canvas;
 }
