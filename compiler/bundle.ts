@@ -1,10 +1,10 @@
 /** A compiled model in memory: its manifest, its files, and how it came about. */
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CompileError, fail } from '../ir/diagnostic.ts';
-import type { Manifest, SelfTest, WasmFile } from '../runtime/manifest.ts';
+import type { Manifest, SelfTest } from '../runtime/manifest.ts';
 import type { CompiledEntry } from './entry.ts';
 import { loaderSource, loaderTypes, runtimeFiles } from './loader.ts';
 import { packManifest } from './pack-manifest.ts';
@@ -38,15 +38,6 @@ export class Bundle {
     this.files = parts.files;
     this.entries = parts.entries;
     this.at = parts.at;
-  }
-
-  static describe(file: string, module: { readonly bytes: Uint8Array; readonly memoryFlagAt: number }): WasmFile {
-    return {
-      file,
-      bytes: module.bytes.length,
-      sha256: createHash('sha256').update(module.bytes).digest('hex'),
-      memoryFlagAt: module.memoryFlagAt,
-    };
   }
 
   /** The same bundle with recorded runs for `selftest()`. */

@@ -1,4 +1,5 @@
 /** From a model to a bundle: passes, regions, kernels, plan, files. */
+import { createHash } from 'node:crypto';
 import { fail } from '../ir/diagnostic.ts';
 import { type Graph, graphValues } from '../ir/graph.ts';
 import type { Model } from '../ir/model.ts';
@@ -8,7 +9,7 @@ import type { FiniteMasks } from '../passes/mask-options.ts';
 import { type Pass, type Remark, runPasses } from '../passes/pass.ts';
 import { pipelineFor } from '../passes/pipeline.ts';
 import { factsOf } from '../passes/weight-facts.ts';
-import { FORMAT, type Manifest } from '../runtime/manifest.ts';
+import { FORMAT, type Manifest, type WasmModules, type WasmPart } from '../runtime/manifest.ts';
 import { Bundle } from './bundle.ts';
 import { decompose } from './decompose.ts';
 import type { CompiledEntry, ScheduledEntry } from './entry.ts';
@@ -72,10 +73,9 @@ export function compile(model: Model, options: CompileOptions): Bundle {
   const { entries, kernels, weights, at, webgpu } = lowerModel(model, options);
   onPhase?.('weights');
   const packed = weights.write(store, storage, 'weights.bin');
-  const { plain, relaxed } = kernels;
+  const wasm = joinModules('kernels.bin', kernels);
   const files = new Map<string, Uint8Array>([
-    ['kernels.wasm', plain.bytes],
-    ['kernels.relaxed.wasm', relaxed.bytes],
+    ['kernels.bin', wasm.bytes],
     ['weights.bin', packed.bytes],
   ]);
   const gpu = webgpu && webGpuPart(webgpu, 'kernels.wgsl', at);
@@ -85,13 +85,25 @@ export function compile(model: Model, options: CompileOptions): Bundle {
     name: model.name,
     entries: Object.fromEntries(entries.map((e) => [e.name, e.plan])),
     weights: packed.info,
-    wasm: { plain: Bundle.describe('kernels.wasm', plain), relaxed: Bundle.describe('kernels.relaxed.wasm', relaxed) },
+    wasm: wasm.modules,
     ...(gpu && { webgpu: gpu.part }),
     selftest: [],
     macs: Object.fromEntries(entries.map((e) => [e.name, macsByLabel(e.relaxed, at)])),
   };
   const target = gpu ? 'wasm,webgpu' : 'wasm';
   return new Bundle({ manifest, files, entries, target, doc: model.doc ?? '', at, kernels: kernels.count });
+}
+
+/** Both variants of the kernels as one file. */
+function joinModules(file: string, { plain, relaxed }: PrintedKernels): { bytes: Uint8Array; modules: WasmModules } {
+  const bytes = new Uint8Array(plain.bytes.length + relaxed.bytes.length);
+  const place = (from: number, module: PrintedKernels['plain']): WasmPart => {
+    bytes.set(module.bytes, from);
+    return { from, bytes: module.bytes.length, memoryFlagAt: module.memoryFlagAt };
+  };
+  const parts = { plain: place(0, plain), relaxed: place(plain.bytes.length, relaxed) };
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  return { bytes, modules: { file, bytes: bytes.length, sha256, ...parts } };
 }
 
 /** A model on its way to a bundle, before its weights are touched. */

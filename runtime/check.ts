@@ -201,7 +201,8 @@ function weightsInfo(value: unknown, at: string): void {
   })(info.segments, `${at}.segments`);
 }
 
-const wasmFile = shape({ file, bytes: nat(2 ** 26), sha256: hash, memoryFlagAt: nat(2 ** 26) });
+const wasmBytes = nat(2 ** 26);
+const wasmPart = shape({ from: wasmBytes, bytes: wasmBytes, memoryFlagAt: wasmBytes });
 
 /** @throws HeddleError `manifest`, naming the field, its value and what it should be */
 export function checkManifest(value: unknown): Manifest {
@@ -211,7 +212,7 @@ export function checkManifest(value: unknown): Manifest {
     shape({
       name: text,
       weights: weightsInfo,
-      wasm: shape({ plain: wasmFile, relaxed: wasmFile }),
+      wasm: shape({ file, bytes: wasmBytes, sha256: hash, plain: wasmPart, relaxed: wasmPart }),
       entries: record(entry((value as Manifest).weights?.memory)),
       selftest: list(
         shape({

@@ -138,16 +138,22 @@ export interface WeightsInfo {
   readonly sha256: string;
 }
 
-/** One compiled module; both variants export the same functions `k0, k1, …`. */
+/**
+ * Two variants of one module, which export the same functions `k0, k1, …`. They stand in one file: they differ in few
+ * places, so that together they compress to little more than one.
+ */
 export interface WasmModules {
-  readonly plain: WasmFile;
-  readonly relaxed: WasmFile;
-}
-export interface WasmFile {
   readonly file: string;
   readonly bytes: number;
   readonly sha256: string;
-  /** Position of the limits flag of the imported memory: 1 = private, 3 = shared. The file holds 3 and a maximum. */
+  readonly plain: WasmPart;
+  readonly relaxed: WasmPart;
+}
+export interface WasmPart {
+  /** Byte range of the file. */
+  readonly from: number;
+  readonly bytes: number;
+  /** Position in the module of the limits flag of the imported memory: 1 = private, 3 = shared. The file holds 3 and a maximum. */
   readonly memoryFlagAt: number;
 }
 

@@ -1,7 +1,7 @@
 /** The module with the kernels: choosing, checking, compiling, connecting. */
 import { HeddleError } from './error.ts';
 import { builtin, inNode } from './host.ts';
-import type { Step, WasmFile } from './manifest.ts';
+import type { Step, WasmModules, WasmPart } from './manifest.ts';
 import { readChecked, type Source } from './source.ts';
 import type { Kernel } from './team.ts';
 
@@ -64,18 +64,19 @@ export function hasRelaxed(): boolean {
 /** Reads, checks and compiles a module for a shared or a private memory. */
 export async function compileModule(
   source: Source,
-  info: WasmFile,
+  info: WasmModules,
+  part: WasmPart,
   shared: boolean,
   signal: AbortSignal,
 ): Promise<WebAssembly.Module> {
-  const code = await readChecked(source, info, signal);
-  if (code[info.memoryFlagAt] !== 3) {
+  const code = (await readChecked(source, info, signal)).subarray(part.from, part.from + part.bytes);
+  if (code[part.memoryFlagAt] !== 3) {
     throw new HeddleError(
       'manifest',
       `manifest: memoryFlagAt of ${info.file} does not point at a shared memory's flag.`,
     );
   }
-  if (!shared) code[info.memoryFlagAt] = 1;
+  if (!shared) code[part.memoryFlagAt] = 1;
   try {
     return await WebAssembly.compile(code);
   } catch (error) {

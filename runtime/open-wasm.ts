@@ -93,9 +93,8 @@ export async function loadWasm(loading: Loading, fallback?: string): Promise<Ses
   const shared = threads > 1;
   const memory = createMemory(bytesAtDefaults(manifest, threads), shared);
 
-  const info = relaxed ? wasm.relaxed : wasm.plain;
-  const compiling = compileModule(source, info, shared, signal).then((module) => {
-    progress('kernels', info.bytes, info.bytes);
+  const compiling = compileModule(source, wasm, relaxed ? wasm.relaxed : wasm.plain, shared, signal).then((module) => {
+    progress('kernels', wasm.bytes, wasm.bytes);
     return module;
   });
   const reading = loadWeights(

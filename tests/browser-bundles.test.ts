@@ -204,10 +204,10 @@ for (const isolated of [true, false]) {
         '/favicon.ico',
         ...(place === 'worker' ? ['/start.js'] : []),
       ];
-      const served = ['heddle.js', 'index.js', 'kernels.relaxed.wasm', 'manifest.json', 'weights.bin'];
+      const served = ['heddle.js', 'index.js', 'kernels.bin', 'manifest.json', 'weights.bin'];
       const threaded = isolated ? ['worker.js'] : [];
       const wanted = [
-        ...[...served, 'kernels.wasm', ...threaded].map((name) => `/vit/${name}`),
+        ...[...served, ...threaded].map((name) => `/vit/${name}`),
         ...[...served, ...threaded].map((name) => `/gpt2/${name}`),
       ];
       const asked = new Set(server.requests.map(({ path }) => path).filter((path) => !own.includes(path)));
@@ -234,7 +234,7 @@ for (const isolated of [true, false]) {
 }
 
 test('a bundle folder holds the loader, its types, the runtime, the kernels and the weights, and nothing else', (t) => {
-  const names = ['heddle.js', 'index.d.ts', 'index.js', 'kernels.relaxed.wasm', 'kernels.wasm', 'manifest.json'];
+  const names = ['heddle.js', 'index.d.ts', 'index.js', 'kernels.bin', 'manifest.json'];
   for (const name of ['vit-timm', 'gpt2-hf']) {
     t.deepEqual(readdirSync(join(folder, name)).sort(), [...names, 'weights.bin', 'worker.js']);
   }

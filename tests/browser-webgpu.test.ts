@@ -207,7 +207,7 @@ for (const place of ['page', 'worker']) {
     const own = ['/index.html', '/script.js', '/inputs.json', '/favicon.ico', '/start.js'];
     const common = ['heddle.js', 'index.js', 'kernels.wgsl', 'manifest.json', 'weights.bin', 'webgpu.js'];
     const wanted = [
-      ...[...common, 'kernels.relaxed.wasm'].map((name) => `/vit/${name}`),
+      ...[...common, 'kernels.bin', 'wasm.js'].map((name) => `/vit/${name}`),
       ...common.map((name) => `/gpt2/${name}`),
     ];
     const asked = new Set(server.requests.map(({ path }) => path).filter((path) => !own.includes(path)));
@@ -218,8 +218,8 @@ for (const place of ['page', 'worker']) {
 }
 
 test('a folder for both devices holds what either needs, and nothing else', (t) => {
-  const runtime = ['heddle.js', 'webgpu.js', 'worker.js'];
-  const kernels = ['kernels.relaxed.wasm', 'kernels.wasm', 'kernels.wgsl'];
+  const runtime = ['heddle.js', 'wasm.js', 'webgpu.js', 'worker.js'];
+  const kernels = ['kernels.bin', 'kernels.wgsl'];
   const wanted = [...runtime, ...kernels, 'index.d.ts', 'index.js', 'manifest.json', 'weights.bin'];
   t.deepEqual(readdirSync(join(folder, 'vit-timm')).sort(), wanted.sort());
 });

@@ -141,9 +141,9 @@ for (const isolated of [true, false]) {
       t.is(watched.complaints.length, warnings.length, watched.complaints.join('\n'));
       for (const [i, warning] of warnings.entries()) t.regex(watched.complaints[i]!, warning);
 
-      const own = ['heddle.js', 'index.js', 'kernels.relaxed.wasm', 'manifest.json', 'weights.bin'];
+      const own = ['heddle.js', 'index.js', 'kernels.bin', 'manifest.json', 'weights.bin'];
       const asked = new Set(server.requests.map(({ path }) => path).filter((path) => path.startsWith('/bundle/')));
-      const expected = [...own, 'kernels.wasm', ...(isolated ? ['worker.js'] : [])].map((name) => `/bundle/${name}`);
+      const expected = [...own, ...(isolated ? ['worker.js'] : [])].map((name) => `/bundle/${name}`);
       t.deepEqual([...asked].sort(), expected.sort());
       t.true(server.requests.every(({ status }) => status === 200));
       t.true(watched.urls.every((url) => url.startsWith(server.origin)));

@@ -48,7 +48,7 @@ test('a bundle opens from a path, a file URL, an http URL, from memory and throu
   const asked = server.requests.map((request) => request.path).sort();
   t.deepEqual(
     asked,
-    ['kernels.relaxed.wasm', 'manifest.json', 'weights.bin'].map((name) => `/models/hand/${name}`),
+    ['kernels.bin', 'manifest.json', 'weights.bin'].map((name) => `/models/hand/${name}`),
   );
   const files = new Map([...weighted().files.keys()].map((name) => [name, pathToFileURL(join(path, name))]));
   t.true(await works(await open({ manifest: weighted().manifest, files })));
@@ -120,14 +120,14 @@ const spoiled: readonly (readonly [string, (files: Map<string, Uint8Array>) => v
   ['a long weight file', (f) => f.set('weights.bin', ramp(1001)), /weights.bin: is longer than the 1000 bytes/],
   [
     'a flipped bit in the kernels',
-    (f) => (f.get('kernels.wasm')![200]! ^= 4),
-    /kernels.wasm: the bytes do not have the hash/,
+    (f) => (f.get('kernels.bin')![200]! ^= 4),
+    /kernels.bin: the bytes do not have the hash/,
   ],
-  ['short kernels', (f) => f.set('kernels.wasm', f.get('kernels.wasm')!.subarray(1)), /kernels.wasm: ends after/],
+  ['short kernels', (f) => f.set('kernels.bin', f.get('kernels.bin')!.subarray(1)), /kernels.bin: ends after/],
   [
     'long kernels',
-    (f) => f.set('kernels.wasm', new Uint8Array([...f.get('kernels.wasm')!, 0])),
-    /kernels.wasm: is longer/,
+    (f) => f.set('kernels.bin', new Uint8Array([...f.get('kernels.bin')!, 0])),
+    /kernels.bin: is longer/,
   ],
 ];
 for (const [what, spoil, message] of spoiled) {
@@ -172,7 +172,7 @@ const hostile: readonly (readonly [string, (manifest: Mutable<Manifest>) => void
   ['entries that are a list', (m) => Object.assign(m, { entries: [] }), /entries is \[\], not an object/],
   ['a missing weights part', (m) => Reflect.deleteProperty(m, 'weights'), /weights is undefined/],
   ['a path as a file name', (m) => (m.weights.file = '../../etc/passwd'), /weights.file is/],
-  ['a URL as a file name', (m) => (m.wasm.plain.file = 'http:evil'), /wasm.plain.file/],
+  ['a URL as a file name', (m) => (m.wasm.file = 'http:evil'), /wasm.file/],
   ['a segment beyond the file', (m) => (m.weights.segments[0]!.from = 1), /from \+ bytes is 1001, not within the 1000/],
   ['a segment beyond the memory', (m) => (m.weights.segments[0]!.to = 8), /its end in memory is 1008, not within 1000/],
   ['an f16 segment that does not fit widened', (m) => (m.weights.segments[0]!.stored = 'f16'), /memory is 2000/],

@@ -24,8 +24,7 @@ export async function buildDigits(which: 'vit' | 'mae', folder: string): Promise
   await bundle.write(folder);
   const compileMs = performance.now() - begin;
   const report = await bundle.report();
-  const unfetched = ['index.d.ts', bundle.manifest.wasm.plain.file];
-  const fetched = report.files.filter(({ path }) => !unfetched.includes(path));
+  const fetched = report.files.filter(({ path }) => path !== 'index.d.ts');
   return {
     folder,
     parameters: countParameters(model),

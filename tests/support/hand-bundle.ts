@@ -4,7 +4,16 @@ import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type FunctionBuilder, type Local, ModuleBuilder } from '../../compiler/wasm-encode.ts';
 import type { Bundle } from '../../runtime/api.ts';
-import type { EntryPlan, Manifest, Port, SelfTest, Size, WasmFile, WeightSegment } from '../../runtime/manifest.ts';
+import type {
+  EntryPlan,
+  Manifest,
+  Port,
+  SelfTest,
+  Size,
+  WasmModules,
+  WasmPart,
+  WeightSegment,
+} from '../../runtime/manifest.ts';
 
 /** The kernels of every hand-made bundle, by their number. */
 export const KERNEL = {
@@ -139,10 +148,19 @@ function kernels(relaxed: boolean): ModuleBuilder {
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
-function wasmFile(file: string, relaxed: boolean, files: Map<string, Uint8Array>): WasmFile {
-  const { bytes, memoryFlagOffset } = kernels(relaxed).encode();
-  files.set(file, bytes);
-  return { file, bytes: bytes.length, sha256: sha256(bytes), memoryFlagAt: memoryFlagOffset! };
+/** Both variants in one file. */
+function wasmModules(file: string, files: Map<string, Uint8Array>): WasmModules {
+  const bytes: number[] = [];
+  const place = (relaxed: boolean): WasmPart => {
+    const module = kernels(relaxed).encode();
+    const part = { from: bytes.length, bytes: module.bytes.length, memoryFlagAt: module.memoryFlagOffset! };
+    bytes.push(...module.bytes);
+    return part;
+  };
+  const parts = { plain: place(false), relaxed: place(true) };
+  const whole = Uint8Array.from(bytes);
+  files.set(file, whole);
+  return { file, bytes: whole.length, sha256: sha256(whole), ...parts };
 }
 
 /** A port of f32 unless said otherwise. */
@@ -203,10 +221,7 @@ export function handBundle(options: HandOptions): Bundle & { readonly files: Map
       block,
       sha256: sha256(new TextEncoder().encode(hashes.join(''))),
     },
-    wasm: {
-      plain: wasmFile('kernels.wasm', false, files),
-      relaxed: wasmFile('kernels.relaxed.wasm', true, files),
-    },
+    wasm: wasmModules('kernels.bin', files),
     selftest,
   };
   return { manifest, files };
