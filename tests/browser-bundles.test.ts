@@ -8,7 +8,7 @@ import { recordSelfTest } from '../compiler/cli/record.ts';
 import { compile } from '../compiler/compile.ts';
 import { modelFromHf } from '../frontends/zoo/hf.ts';
 import type { Progress } from '../runtime/api.ts';
-import { closePage, launchBrowser, openPage } from './support/chromium.ts';
+import { closePage, launchBrowser, openPage, valueIn } from './support/chromium.ts';
 import { type Recorded, reference, referenceFolder, relativeError } from './support/references.ts';
 import { serve } from './support/server.ts';
 
@@ -102,15 +102,10 @@ worker.onerror = (event) => { globalThis.report = { error: event.message }; };
 
 const html = (src: string): string => `<!doctype html><script type="module" src="${src}"></script>`;
 
-/** Asks again and again; `waitForFunction` would evaluate a string inside the page, which the policy forbids. */
 async function reportOf(page: Page): Promise<Report> {
-  for (let tries = 0; tries < 600; tries++) {
-    const report = await page.evaluate<(Report & { readonly error?: string }) | undefined>('globalThis.report');
-    if (report?.error !== undefined) throw new Error(report.error);
-    if (report !== undefined) return report;
-    await new Promise((done) => setTimeout(done, 100));
-  }
-  throw new Error('the page has no report after 60 s');
+  const report = await valueIn<Report & { readonly error?: string }>(page, 'report');
+  if (report.error !== undefined) throw new Error(report.error);
+  return report;
 }
 
 const vit = reference('vit-timm');

@@ -1,6 +1,6 @@
 import test from 'ava';
 import type { Browser } from 'playwright-core';
-import { closePage, launchBrowser, openPage } from './support/chromium.ts';
+import { closePage, launchBrowser, openPage, valueIn } from './support/chromium.ts';
 import { type ServeOptions, serve, strictPolicy } from './support/server.ts';
 import { createGpu } from './support/swiftshader.ts';
 
@@ -61,8 +61,7 @@ async function probe(options: ServeOptions): Promise<{ result: Probe; urls: read
   const server = await serve({ ...site, ...options });
   try {
     const watched = await openPage(browser, `${server.origin}/index.html`);
-    const handle = await watched.page.waitForFunction('globalThis.probe', undefined, { timeout: 30_000 });
-    const result = (await handle.jsonValue()) as Probe;
+    const result = await valueIn<Probe>(watched.page, 'probe');
     await closePage(watched);
     return { result, urls: watched.urls, origin: server.origin };
   } finally {

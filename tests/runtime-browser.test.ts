@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import type { Browser, Page } from 'playwright-core';
-import { closePage, launchBrowser, openPage } from './support/chromium.ts';
+import { closePage, launchBrowser, openPage, valueIn } from './support/chromium.ts';
 import { addEntry, handBundle, slowEntry, writeBundle } from './support/hand-bundle.ts';
 import { serve } from './support/server.ts';
 
@@ -72,15 +72,7 @@ worker.onerror = (event) => { globalThis.report = { error: event.message }; };
 
 const html = (src: string): string => `<!doctype html><script type="module" src="${src}"></script>`;
 
-/** Asks again and again; `waitForFunction` would evaluate a string inside the page, which the policy forbids. */
-async function reportOf(page: Page): Promise<Report> {
-  for (let tries = 0; tries < 600; tries++) {
-    const report = await page.evaluate<Report | undefined>('globalThis.report');
-    if (report !== undefined) return report;
-    await new Promise((done) => setTimeout(done, 100));
-  }
-  throw new Error('the page has no report after 60 s');
-}
+const reportOf = (page: Page): Promise<Report> => valueIn(page, 'report');
 
 let browser: Browser;
 const folder = mkdtempSync(join(tmpdir(), 'heddle-browser-'));

@@ -85,3 +85,18 @@ function environment(): Record<string, string> {
   const defined = Object.entries(process.env).filter((entry): entry is [string, string] => entry[1] !== undefined);
   return Object.fromEntries(defined);
 }
+
+/**
+ * What a page has put at `globalThis[name]`, once it is there. Asks again and again: Playwright's `waitForFunction` would
+ * evaluate a string inside the page, which a policy may forbid.
+ *
+ * @throws Error after `seconds`
+ */
+export async function valueIn<T>(page: Page, name: string, seconds = 60): Promise<T> {
+  for (let tries = 0; tries < seconds * 10; tries++) {
+    const value = await page.evaluate<T | undefined>(`globalThis.${name}`);
+    if (value !== undefined) return value;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  throw new Error(`the page has no ${name} after ${seconds} s`);
+}
