@@ -27,7 +27,8 @@ export function printGraphs(graphs: readonly Graph[], options: PrintOptions = {}
   return `${head}${bodies.join('\n')}\n`;
 }
 
-function printSymbol(s: Sym): string {
+/** A symbol with its range, as `symbols` declares it. */
+export function printSymbol(s: Sym): string {
   const step = s.multipleOf === 1 ? '' : ` step ${s.multipleOf}`;
   const usual = s.default === s.min ? '' : ` default ${s.default}`;
   return `${s.name} in ${s.min}..${s.max}${step}${usual}${s.counted ? ' counted' : ''}`;

@@ -31,7 +31,15 @@ export {
   unsqueeze,
 } from './movement.ts';
 export * as nn from './nn.ts';
-export { type Attributes, operator, operators, scoreTerm, subgraph } from './operators.ts';
+export {
+  type Attributes,
+  operator,
+  operators,
+  type ScorePlace,
+  scoreOf,
+  scoreTerm,
+  subgraph,
+} from './operators.ts';
 export { type Observed, output } from './output.ts';
 export { avgPool, maxPool, type PoolOptions } from './pool.ts';
 export {

@@ -70,6 +70,15 @@ export function subgraph<const I extends Inputs>(
   );
 }
 
+/** What an attribute that is an expression of a score is written in: its coordinates, and operands by number. */
+export interface ScorePlace extends Omit<Score, 'read'> {
+  /** The element of operand `n`, of that type, at coordinates. */
+  load(n: number, dtype: Scalar, ...at: readonly Num[]): Expr;
+}
+/** An expression over the coordinates of a score, for attributes of `operator`: `scoreOf(({ q, k }) => expr.le(k, q))`. */
+export const scoreOf = (term: (place: ScorePlace) => Expr): Expr =>
+  term({ ...attentionOps.coords, load: (n, dtype, ...at) => operand(n, dtype, at) });
+
 /** A mask or bias as a tensor [B, H, Q, K]: the expression at every coordinate. */
 export function scoreTerm<D extends Scalar>(shape: Shape, term: (score: Score) => Expr): Tensor<D> {
   const operands: Tensor[] = [];

@@ -23,13 +23,20 @@ export interface Named<N extends string> extends Expr {
 }
 
 /**
- * A named size. `default` is used for counts, `max` is what memory is planned for.
+ * A named size. `default` is used for counts, `max` is what memory is planned for. A `counted` one comes from no input: an
+ * operator of the model finds it when it runs.
  *
  * @throws RangeError when the bounds leave no size
  */
 export function dim<const N extends string>(
   name: N,
-  bounds: { readonly min?: number; readonly max: number; readonly multipleOf?: number; readonly default?: number },
+  bounds: {
+    readonly min?: number;
+    readonly max: number;
+    readonly multipleOf?: number;
+    readonly default?: number;
+    readonly counted?: boolean;
+  },
 ): Named<N> {
   return symbol(name, bounds) as Expr as Named<N>;
 }

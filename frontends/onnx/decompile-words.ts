@@ -1,6 +1,6 @@
 /** Values of a graph in the words of the DSL: what is written here traces to exactly that value. */
 import type { Scalar } from '../../ir/dtype.ts';
-import type { Expr, Var } from '../../ir/expr.ts';
+import { type Expr, exprNodes, type Var } from '../../ir/expr.ts';
 import { type AttrValue, type Graph, isGraph, typeOf, type Value } from '../../ir/graph.ts';
 import type { Nd } from '../../ir/nd.ts';
 import { sameAttr } from '../../ir/text.ts';
@@ -99,7 +99,7 @@ function elementsText({ data, dtype }: Nd): string {
 function shortest(x: number): string {
   for (let digits = 1; digits <= 9; digits++) {
     const text = Number(x.toPrecision(digits));
-    if (Math.fround(text) === x) return number(text);
+    if (Object.is(Math.fround(text), x)) return number(text);
   }
   return number(x);
 }
@@ -115,7 +115,11 @@ function attrText(attr: AttrValue, w: Words): string {
   if (typeof attr === 'string') return quoted(attr);
   if (typeof attr === 'boolean') return String(attr);
   if (isGraph(attr)) return w.graph(attr);
-  if (attr !== undefined && 'lanes' in attr) return exprText(attr as Expr, w, noLoad);
+  if (attr !== undefined && 'lanes' in attr) {
+    const e = attr as Expr;
+    const free = exprNodes(e).every((node) => node.op !== 'var' && node.op !== 'operand');
+    return free ? exprText(e, w, noLoad) : `${w.word('scoreOf')}(${closure([e], numberedLoad(w), w, 'load')})`;
+  }
   throw new TypeError('a tensor is no attribute here');
 }
 
@@ -269,16 +273,25 @@ function loadsInOrder(
   return load;
 }
 
-/** `({ q, k }) => …` */
-function closure(exprs: readonly Expr[], load: (e: Expr) => string, w: Words): string {
+/** Loads of operands by their numbers. */
+function numberedLoad(w: Words): (e: Expr) => string {
+  const load = (e: Expr): string => {
+    const at = e.args.map((a) => (a.op === 'const' ? number(a.arg as number) : exprText(a, w, load)));
+    return `load(${[String(e.arg), quoted(e.dtype), ...at].join(', ')})`;
+  };
+  return load;
+}
+
+/** `({ q, k }) => …`; `reader` is the name of the function that reads elements. */
+function closure(exprs: readonly Expr[], load: (e: Expr) => string, w: Words, reader = 'read'): string {
   const names = new Set<string>();
   const visit = (e: Expr): void => {
     e.args.forEach(visit);
     if (e.op === 'var') names.add((e.arg as Var).name);
-    if (e.op === 'operand') names.add('read');
+    if (e.op === 'operand') names.add(reader);
   };
   exprs.forEach(visit);
-  const all = ['b', 'h', 'q', 'k', 'read'].filter((name) => names.has(name));
+  const all = ['b', 'h', 'q', 'k', reader].filter((name) => names.has(name));
   return `(${all.length > 0 ? `{ ${all.join(', ')} }` : ''}) => ${exprText(exprs[0]!, w, load)}`;
 }
 

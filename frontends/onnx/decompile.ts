@@ -500,18 +500,19 @@ function formatted(text: string): string {
 }
 const writer = (): CodeBlockWriter => new CodeBlockWriter({ indentNumberOfSpaces: 2, useSingleQuote: true });
 
-function dimDeclaration({ name, min, max, multipleOf, default: usual }: Sym): string {
+function dimDeclaration({ name, min, max, multipleOf, default: usual, counted }: Sym): string {
   const bounds = [
     ...(min === 1 ? [] : [`min: ${min}`]),
     `max: ${max}`,
     ...(multipleOf === 1 ? [] : [`multipleOf: ${multipleOf}`]),
     ...(usual === min ? [] : [`default: ${usual}`]),
+    ...(counted ? ['counted: true'] : []),
   ];
   return `dim(${quoted(name)}, { ${bounds.join(', ')} })`;
 }
 
 /** Words of the DSL that variables must not hide. */
 const DSL =
-  'abs acos acosh add all and any argMax argSort asin asinh atan atanh attention attentionWeights avgPool batchNorm bitAnd bitNot bitOr bitXor cast ceil clamp concat constant conv convTranspose cos cosh cumsum dim div einsum elu entry equal erf exp expand expr floor floorDiv floorMod gather gatherElements gelu greater greaterEqual groupNorm hardSigmoid hardSwish init input iota isInf isNan layerNorm leakyRelu less lessEqual linear log logSoftmax mask matmul max maxPool maximum mean min minimum mish model mul neg nn not notEqual operator operators or output pad param pow program quickGelu reciprocal relu rem reshape rmsNorm round rsqrt scan scope scoreTerm select shiftLeft shiftRight sigmoid sign silu sin sinh slice softmax softplus softsign split sqrt stopGradient sub subgraph sum take tan tanh topK transpose trunc xor'.split(
+  'abs acos acosh add all and any argMax argSort asin asinh atan atanh attention attentionWeights avgPool batchNorm bitAnd bitNot bitOr bitXor cast ceil clamp concat constant conv convTranspose cos cosh cumsum dim div einsum elu entry equal erf exp expand expr floor floorDiv floorMod gather gatherElements gelu greater greaterEqual groupNorm hardSigmoid hardSwish init input iota isInf isNan layerNorm leakyRelu less lessEqual linear log logSoftmax mask matmul max maxPool maximum mean min minimum mish model mul neg nn not notEqual operator operators or output pad param pow program quickGelu reciprocal relu rem reshape rmsNorm round rsqrt scan scope scoreOf scoreTerm select shiftLeft shiftRight sigmoid sign silu sin sinh slice softmax softplus softsign split sqrt stopGradient sub subgraph sum take tan tanh topK transpose trunc xor'.split(
     ' ',
   );

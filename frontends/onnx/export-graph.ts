@@ -102,7 +102,8 @@ export class ModelWriter implements FileWriter {
   }
 
   define(symbol: Expr, name: string): void {
-    this.sizes.set(symbol, name);
+    const wide = this.root.outside(printDim(symbol), () => this.root.cast(name, 'i32', 'i64'));
+    this.sizes.set(symbol, wide);
   }
 
   private symbol(symbol: Expr): string {

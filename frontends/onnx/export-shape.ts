@@ -116,8 +116,9 @@ const scatterReduction = (v: Value, w: GraphWriter): Record<string, ReturnType<t
 /** The first elements of an axis, as many as a value says; from then on the number has the name of a size. */
 const counted: ExportEntry = (v, { w, inputs }) => {
   const { axis, size } = v.attrs as { axis: number; size: Dim };
-  const count = w.node('Reshape', [w.cast(inputs[1]!, 'i32', 'i64'), w.long(1)]);
-  if (typeof size !== 'number') w.file.define(size, w.node('Squeeze', [count, w.long(0)]));
+  if (typeof size !== 'number') w.file.define(size, inputs[1]!);
+  const known = typeof size === 'number' ? w.cast(inputs[1]!, 'i32', 'i64') : w.file.size(size);
+  const count = w.node('Reshape', [known, w.long(1)]);
   return w.node('Slice', [inputs[0]!, w.long(0), count, w.long(axis)]);
 };
 

@@ -93,7 +93,7 @@ export interface FileWriter {
   readonly opset: number;
   /** The name of a tensor, i64 of rank 0, that holds a size; its nodes stand in the outermost graph. */
   size(size: Dim): string;
-  /** Makes a tensor of the outermost graph, i64 of rank 0, the value of a symbol. */
+  /** Makes a tensor of the outermost graph, i32 of rank 0, the value of a symbol. */
   define(symbol: Expr, name: string): void;
 }
 

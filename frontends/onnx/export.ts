@@ -7,12 +7,13 @@ import { type Graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import { printType } from '../../ir/print.ts';
 import { symbolsOf } from '../../ir/scalar.ts';
+import { printSymbol } from '../../ir/text.ts';
 import { toFloat32, type WeightStore, type WeightTensor } from '../../ir/weights.ts';
 import { writeAtomic } from '../weights/files.ts';
 import { encodeModel, type ModelDraft, type TensorDraft } from './encode.ts';
 import { ModelWriter } from './export-graph.ts';
 import { bytesOf, elementType } from './export-writer.ts';
-import { PRODUCER, printRange, RANGES, sourceEntry } from './provenance.ts';
+import { PRODUCER, RANGES, sourceEntry } from './provenance.ts';
 
 export interface ExportOptions {
   /** The bytes of every parameter. May be left out for a model without parameters. */
@@ -103,7 +104,7 @@ function rangesOf(graph: Graph): Record<string, string> {
   const symbols = new Set<Sym>();
   for (const v of graphValues(graph))
     for (const e of sizesIn(v)) for (const s of symbolsOf(e)) symbols.add(s.arg as Sym);
-  return symbols.size === 0 ? {} : { [RANGES]: [...symbols].map(printRange).join(', ') };
+  return symbols.size === 0 ? {} : { [RANGES]: [...symbols].map(printSymbol).join(', ') };
 }
 function sizesIn(v: Value): Parameters<typeof symbolsOf>[0][] {
   const types = v.type.kind === 'tuple' ? v.type.items : [v.type];

@@ -250,7 +250,8 @@ class Importer implements Reading {
     const given = this.options.shapes?.[info.name] ?? info.shape;
     if (!given) fail('rank', `${what} has no shape`, { help: 'give one in the option `shapes`' });
     const shape = given.map((d, axis) => this.symbols.size(d, `${info.name}_${axis}`));
-    const binary = isBinary(info) || (isInt(dtype) && (this.options.binary ?? MASKS).includes(info.name));
+    const known = isInt(dtype) && (this.options.binary ?? (this.own ? [] : MASKS)).includes(info.name);
+    const binary = isBinary(info) || known;
     return countable(
       input([], { name: info.name, dtype, shape, doc: info.doc, binary }, { name: info.name, loc: sourceOf(info) }),
       what,

@@ -62,6 +62,8 @@ export function orderedNodes({ nodes, outputs, opsets, what }: Nodes): OnnxNode[
 export function readsOf(node: OnnxNode): string[] {
   const names = [...node.inputs];
   for (const { g } of node.attributes.values()) if (g) collect(g, names);
+  // Should the group be read node by node, what its nodes read must have been read before.
+  for (const inner of node.restored?.nodes ?? []) names.push(...readsOf(inner));
   return names;
 }
 function collect(g: OnnxGraph, into: string[]): void {

@@ -7,7 +7,6 @@
  */
 import { createHash } from 'node:crypto';
 import { CompileError, type Loc } from '../../ir/diagnostic.ts';
-import type { Sym } from '../../ir/expr.ts';
 import { graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import { makeValue } from '../../ir/op.ts';
 import { constant, input, param, projectAll } from '../../ir/ops/structural.ts';
@@ -33,11 +32,6 @@ const DIGEST = 'heddle.digest';
 
 /** Longer texts are left out; the nodes alone then say what they compute. */
 const MAX_TEXT = 1 << 20;
-
-export const printRange = (s: Sym): string => {
-  const step = s.multipleOf === 1 ? '' : ` step ${s.multipleOf}`;
-  return `${s.name} in ${s.min}..${s.max}${step}${s.default === s.min ? '' : ` default ${s.default}`}`;
-};
 
 /** The size that a text stands for, over symbols of these ranges; undefined where it is none. */
 export function parseSize(text: string, ranges: string): Dim | undefined {
