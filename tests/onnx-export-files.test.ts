@@ -75,6 +75,15 @@ graph g(%a: f32[past, 3], %b: f32[step, 3], %c: f32[past + step, 3]) {
   const narrow = again(bytes, { dims: { past: 4 } });
   t.is(bareText(narrow).split('\n')[0], 'symbols step in 4..16 step 4 default 8');
   t.regex(bareText(narrow), /%c: f32\[step \+ 4, 3\]/);
+  // Values that were written for the wider range are read from their nodes.
+  const grid = parseGraph(`symbols m in 1..9, n in 1..9
+graph g(%a: f32[m, n]) {
+  %0 = iota {axis = 1, shape = [m, n * 2], dtype = f32} : f32[m, n * 2]
+  return y: %0
+}`);
+  const fixed = again(onlyBytes(grid), { dims: { m: 2, n: 2 } });
+  const { y } = evaluate(fixed, { inputs: { a: nd('f32', [2, 2]) }, precision: 'f32' });
+  t.deepEqual([...y!.data], [0, 1, 2, 3, 0, 1, 2, 3]);
 });
 
 test('a size that stands in the inputs as a multiple only is measured from it', async (t) => {

@@ -340,6 +340,7 @@ class Importer implements Reading {
     const values = restoredValues(
       proto,
       proto.inputs.map((name) => this.find(scope, name, label).value()),
+      (name) => this.symbols.size(name, name),
     );
     if (!values) this.runNodes(nodes, scope);
     else for (const [i, name] of proto.outputs.entries()) this.declare(scope, name, computed(values[i]!), 'a result');

@@ -7,11 +7,12 @@
  */
 import { createHash } from 'node:crypto';
 import { CompileError, type Loc } from '../../ir/diagnostic.ts';
+import type { Sym } from '../../ir/expr.ts';
 import { graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import { makeValue } from '../../ir/op.ts';
 import { constant, input, param, projectAll } from '../../ir/ops/structural.ts';
 import { parseGraph } from '../../ir/parse.ts';
-import { printGraph } from '../../ir/text.ts';
+import { printGraph, printSymbol } from '../../ir/text.ts';
 import { type Dim, sameType } from '../../ir/type.ts';
 import { encodeModel, type NodeDraft } from './encode.ts';
 import { decodeModel, type OnnxAttribute, type OnnxGraph, type OnnxNode } from './proto.ts';
@@ -208,11 +209,27 @@ const holdsMuch = (text: string): boolean =>
   text.length > MAX_TEXT ||
   [...text.matchAll(LITERAL)].some(([, sizes]) => sizes!.split(',').reduce((n, d) => n * Number(d), 1) > MAX_ELEMENTS);
 
-/** The results of a restored value on these operands; undefined where its text does not fit them. */
-export function restoredValues(node: OnnxNode, operands: readonly Value[]): readonly Value[] | undefined {
+/** Whether the symbols that a text declares are those of the file as it is read: none has been narrowed. */
+function sameSymbols(text: string, sizeOf: (name: string) => Dim): boolean {
+  const [line] = text.split('\n', 1);
+  if (!line!.startsWith('symbols ')) return true;
+  const sizes = Array.from(line!.matchAll(/(\w+) in /g), ([, name]) => sizeOf(name!));
+  const declared = sizes.map((d) => (typeof d !== 'number' && d.op === 'sym' ? printSymbol(d.arg as Sym) : ''));
+  return line === `symbols ${declared.join(', ')}`;
+}
+
+/**
+ * The results of a restored value on these operands; undefined where its text does not fit them.
+ * @param sizeOf the size of that name in the graph that is being read
+ */
+export function restoredValues(
+  node: OnnxNode,
+  operands: readonly Value[],
+  sizeOf: (name: string) => Dim,
+): readonly Value[] | undefined {
   try {
     const { text } = node.restored!;
-    if (holdsMuch(text)) return undefined;
+    if (holdsMuch(text) || !sameSymbols(text, sizeOf)) return undefined;
     const g = parseGraph(text);
     const made = graphValues(g).filter((v) => v.op.name !== 'input' && v.op.name !== 'get');
     const [v] = made;
