@@ -34,39 +34,46 @@ await build({
 });
 
 /**
- * For bundles with WebGPU: `webgpu/heddle.js` opens on either device and exports what `webgpu/webgpu.js`, which it loads
- * when it is wanted, takes from the modules of both.
+ * For bundles with WebGPU: `webgpu/heddle.js` opens on either device and exports what `wasm.js` and `webgpu.js` share; it
+ * loads the one that is wanted.
  */
-const SHARED = ['arena', 'check', 'error', 'manifest', 'program', 'session', 'tensor', 'weights', 'source', 'host'];
-const shared: Plugin = {
+const SHARED = [
+  'arena',
+  'check',
+  'error',
+  'host',
+  'late',
+  'manifest',
+  'opening',
+  'session',
+  'source',
+  'tensor',
+  'weights',
+];
+const LATER: Readonly<Record<string, string>> = { './open-wasm.js': './wasm.js', './webgpu.js': './webgpu.js' };
+const shared = (outer: boolean): Plugin => ({
   name: 'shared',
   setup({ onResolve }) {
-    onResolve({ filter: /^\.\// }, ({ path, importer }) => {
-      if (path === './webgpu.js') return { path, external: true };
-      if (!basename(importer).startsWith('webgpu') || path.startsWith('./webgpu')) return undefined;
-      const name = basename(path, '.js');
-      if (!SHARED.includes(name)) return { errors: [{ text: `${path} is not among the shared modules` }] };
-      return { path: './heddle.js', external: true };
+    onResolve({ filter: /^\.\// }, ({ path }) => {
+      if (outer) return path in LATER ? { path: LATER[path]!, external: true } : undefined;
+      return SHARED.includes(basename(path, '.js')) ? { path: './heddle.js', external: true } : undefined;
     });
   },
-};
-await build({
-  ...common,
-  stdin: {
-    contents: `export { open } from './open.js';
-      export { serveThread } from './thread.js';
-      ${SHARED.map((name) => `export * from './${name}.js';`).join('\n')}`,
-    resolveDir: runtime,
-  },
-  plugins: [shared],
-  outfile: join(folder, 'webgpu', 'heddle.js'),
 });
-await build({
-  ...common,
-  entryPoints: [join(runtime, 'webgpu.js')],
-  plugins: [shared],
-  outfile: join(folder, 'webgpu', 'webgpu.js'),
-});
+const both = join(folder, 'webgpu');
+for (const [name, lines] of [
+  ['heddle.js', [`export { open } from './open.js';`, ...SHARED.map((module) => `export * from './${module}.js';`)]],
+  ['wasm.js', [`export { loadWasm } from './open-wasm.js';`, `export { serveThread } from './thread.js';`]],
+  ['webgpu.js', [`export { loadWebGpu } from './webgpu.js';`]],
+] as const) {
+  await build({
+    ...common,
+    stdin: { contents: lines.join('\n'), resolveDir: runtime },
+    plugins: [shared(name === 'heddle.js')],
+    outfile: join(both, name),
+  });
+}
+await writeFile(join(both, 'worker.js'), 'import { serveThread } from "./wasm.js";\nserveThread();\n');
 await writeFile(join(folder, 'worker.js'), 'import { serveThread } from "./heddle.js";\nserveThread();\n');
 
 /** A declaration file without its imports, which stand beside it, and without the values that the bundle keeps inside. */
@@ -80,7 +87,7 @@ const parts = await Promise.all(['manifest', 'api', 'error', 'open'].map(declara
 // Without an export list, a declaration file exports everything in it.
 await writeFile(join(folder, 'heddle.d.ts'), `${parts.join('')}export {};\n`);
 
-for (const name of ['heddle.js', 'webgpu/heddle.js', 'webgpu/webgpu.js']) {
+for (const name of ['heddle.js', 'webgpu/heddle.js', 'webgpu/wasm.js', 'webgpu/webgpu.js']) {
   const bytes = await readFile(join(folder, name));
   console.log(`runtime/bundle/${name}: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);
 }

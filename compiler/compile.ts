@@ -78,7 +78,7 @@ export function compile(model: Model, options: CompileOptions): Bundle {
     ['kernels.bin', wasm.bytes],
     ['weights.bin', packed.bytes],
   ]);
-  const gpu = webgpu && webGpuPart(webgpu, 'kernels.wgsl', at);
+  const gpu = webgpu && webGpuPart(webgpu, 'kernels.wgsl');
   if (gpu) files.set('kernels.wgsl', gpu.bytes);
   const manifest: Manifest = {
     heddle: FORMAT,

@@ -16,7 +16,8 @@ const runtime = join(dirname(fileURLToPath(import.meta.url)), '..', 'runtime');
 
 /** The files of the runtime that a bundle carries. */
 export async function runtimeFiles(manifest: Manifest): Promise<[name: string, bytes: Uint8Array][]> {
-  const paths = manifest.webgpu ? ['webgpu/heddle.js', 'webgpu/webgpu.js', 'worker.js'] : ['heddle.js', 'worker.js'];
+  const both = ['heddle.js', 'wasm.js', 'webgpu.js', 'worker.js'].map((name) => `webgpu/${name}`);
+  const paths = manifest.webgpu ? both : ['heddle.js', 'worker.js'];
   return Promise.all(
     paths.map(
       async (path): Promise<[string, Uint8Array]> => [basename(path), await readFile(join(runtime, 'bundle', path))],
@@ -75,7 +76,7 @@ const PUBLIC: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Further ones of bundles for WebGPU, and the members that only those need. */
-const WEBGPU_TYPES = ['TensorData', 'Tensor', 'BufferLike', 'DeviceInput', 'DeviceTensor', 'DeviceLike', 'GpuLike'];
+const WEBGPU_TYPES = ['BufferLike', 'DeviceInput', 'DeviceTensor', 'DeviceLike', 'GpuLike'];
 const WEBGPU_MEMBERS: Readonly<Record<string, readonly string[]>> = {
   OpenOptions: ['gpu'],
   Session: ['fallback', 'adapter', 'runOnDevice'],
@@ -153,6 +154,11 @@ export interface Result<D extends ElementType, S extends readonly number[], A> {
 function declaration(source: StatementedNode & SourceFile, name: string, webgpu: boolean): string {
   const found = source.getInterface(name) ?? source.getTypeAlias(name) ?? source.getClass(name);
   if (!found) throw new Error(`the runtime has no type ${name}`);
+  // As the outputs above, so that the runtime's own need not be told of.
+  if (name === 'DeviceTensor') {
+    const read = source.getInterfaceOrThrow(name).getMethodOrThrow('read');
+    read.setReturnType('Promise<Result<ElementType, readonly number[], ArrayBufferView>>');
+  }
   if (!webgpu) {
     const type = source.getInterface(name);
     for (const member of WEBGPU_MEMBERS[name] ?? []) (type?.getProperty(member) ?? type?.getMethod(member))?.remove();

@@ -1,7 +1,7 @@
 /** The short spelling of plans in `manifest.json`: what a launch shares with its neighbours is left out. */
-import type { Address, Manifest, Size, Step } from '../runtime/manifest.ts';
+import type { Address, Manifest, Size, Step, WebGpuPart, WgslKernel } from '../runtime/manifest.ts';
 
-/** A buffer by its number less the number of launches before, `[bytes further than the last weight]`, or as it is. */
+/** A buffer by its number less the highest that was named before, `[bytes further than the last weight]`, or as it is. */
 type PackedAddress = number | readonly [number] | Address;
 type PackedLaunch = readonly [
   kernel: number,
@@ -13,32 +13,42 @@ type PackedLaunch = readonly [
 ];
 /** Launches are lists; other steps keep their form, with packed steps inside. */
 type PackedStep = PackedLaunch | Readonly<Record<string, unknown>>;
-/** `first` less the number of the buffer, and `last − first`. */
+/** `first` less that of the buffer before, and `last − first`. */
 type PackedBuffer = readonly [bytes: Size, first: number, life: number];
 
 /** The manifest as it is written to a file; `runtime/packed.ts` reads it back. */
 export function packManifest(manifest: Manifest): unknown {
   const { webgpu } = manifest;
-  return { ...packEntries(manifest), packed: true, ...(webgpu && { webgpu: packEntries(webgpu) }) };
+  return { ...packEntries(manifest), packed: true, ...(webgpu && { webgpu: packWebGpu(webgpu) }) };
+}
+
+/** The size of a workgroup stands in the shader itself. */
+function packWebGpu(part: WebGpuPart): object {
+  return { ...packEntries(part), kernels: part.kernels.map(withoutWorkgroup) };
+}
+
+function withoutWorkgroup({ workgroup, otherwise, ...kernel }: WgslKernel): object {
+  return otherwise ? { ...kernel, otherwise: withoutWorkgroup(otherwise) } : kernel;
 }
 
 function packEntries(part: Pick<Manifest, 'entries'>): object {
   const entries = Object.entries(part.entries).map(([name, plan]) => {
-    const buffers = plan.buffers.map(({ bytes, first, last }, i): PackedBuffer => [bytes, first - i, last - first]);
+    const buffers = plan.buffers.map(({ bytes, first, last }, i): PackedBuffer => {
+      return [bytes, first - (plan.buffers[i - 1]?.first ?? 0), last - first];
+    });
     return [name, { ...plan, buffers, steps: new StepPacker().steps(plan.steps) }];
   });
   return { ...part, entries: Object.fromEntries(entries) as unknown };
 }
 
 class StepPacker {
-  private launches = 0;
+  private top = 0;
   private weight = 0;
 
   steps(steps: readonly Step[]): PackedStep[] {
     return steps.map((step) => {
       if ('kernel' in step) {
         const args = step.args.map((a) => this.address(a));
-        this.launches++;
         return [step.kernel, args, step.params, step.grid, step.chunk, step.label];
       }
       if ('loop' in step) return { ...step, steps: this.steps(step.steps) };
@@ -49,7 +59,11 @@ class StepPacker {
 
   private address(a: Address): PackedAddress {
     if ('s' in a || a.at !== undefined) return a;
-    if ('b' in a) return a.b - this.launches;
+    if ('b' in a) {
+      const apart = a.b - this.top;
+      this.top = Math.max(this.top, a.b);
+      return apart;
+    }
     const apart = a.w - this.weight;
     this.weight = a.w;
     return [apart];

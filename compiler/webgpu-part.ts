@@ -5,7 +5,6 @@ import { GpuKernelList, type PrintedShaders } from './gpu-kernels.ts';
 import { WEBGPU } from './gpu-target.ts';
 import type { Partition } from './partition.ts';
 import { planEntry } from './plan.ts';
-import { macsByLabel } from './report.ts';
 import { type ScheduledProgram, scheduleProgram } from './schedule-regions.ts';
 import type { WeightPlan } from './weights.ts';
 
@@ -36,11 +35,10 @@ export function lowerForGpu(partitions: Readonly<Record<string, Partition>>, wei
 
 /** What the manifest says of it, and the bytes of its file. */
 export function webGpuPart(
-  { programs, plans, shaders }: LoweredForGpu,
+  { plans, shaders }: LoweredForGpu,
   file: string,
-  at: Readonly<Record<string, number>>,
 ): { readonly part: WebGpuPart; readonly bytes: Uint8Array } {
-  const sources = shaders.sources.map((source) => new TextEncoder().encode(source));
+  const sources = shaders.sources.map((source) => new TextEncoder().encode(compactWgsl(source)));
   const bytes = new Uint8Array(Buffer.concat(sources));
   const wgsl: WgslFile = {
     file,
@@ -48,6 +46,12 @@ export function webGpuPart(
     sha256: createHash('sha256').update(bytes).digest('hex'),
     sources: sources.map((source) => source.length),
   };
-  const macs = Object.fromEntries(Object.entries(programs).map(([name, program]) => [name, macsByLabel(program, at)]));
-  return { part: { entries: plans, wgsl, kernels: shaders.kernels, limits: {}, macs }, bytes };
+  return { part: { entries: plans, wgsl, kernels: shaders.kernels, limits: {} }, bytes };
 }
+
+/**
+ * WGSL on one line, without the blanks that separate nothing; sources have no comments. Blanks around `-` and `/` stay,
+ * since two of the former, or a quotient by a dereferenced pointer, would become other tokens.
+ */
+export const compactWgsl = (source: string): string =>
+  source.replace(/\s+/g, ' ').replace(/ ?([+*=<>,;:{}()&|?]) ?/g, '$1');

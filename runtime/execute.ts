@@ -2,8 +2,9 @@
 import type { ProfileRow } from './api.ts';
 import { HeddleError } from './error.ts';
 import { tick } from './host.ts';
+import { numberOf } from './late.ts';
 import type { Pool } from './pool.ts';
-import { type LaunchOp, numberOf, type Program, shapeOf } from './program.ts';
+import { type LaunchOp, type Program, shapeOf } from './program.ts';
 import type { Kernel, Leader } from './team.ts';
 
 /** Milliseconds after which the event loop gets a turn. */

@@ -180,7 +180,8 @@ export interface WgslKernel {
   readonly entry: string;
   /** Which of `WgslFile.sources`. */
   readonly source: number;
-  readonly workgroup: readonly [x: number, y: number, z: number];
+  /** As the source says; for whoever reads the manifest of a bundle in memory. */
+  readonly workgroup?: readonly [x: number, y: number, z: number];
   readonly bindings: readonly WgslBinding[];
   /** Parameters that launches give. */
   readonly params: number;
@@ -211,8 +212,6 @@ export interface WebGpuPart {
   readonly kernels: readonly WgslKernel[];
   /** Least value of each limit of a device that the kernels need, where that is above WebGPU's own default. */
   readonly limits: Readonly<Record<string, number>>;
-  /** Multiply-accumulates, as in `Manifest.macs`. */
-  readonly macs?: Readonly<Record<string, Readonly<Record<string, number>>>>;
 }
 
 /** A recorded run for `selftest()`: inputs made by the rule, a few outputs kept. */

@@ -1,17 +1,18 @@
 /** From a folder, URL or bundle in memory to a session, on WebGPU or WebAssembly. */
 import type { Bundle, OpenOptions, Session } from './api.ts';
 import { HeddleError } from './error.ts';
-import { loadWasm } from './open-wasm.ts';
 import { type Loading, opening } from './opening.ts';
 
 async function loadAny(loading: Loading): Promise<Session> {
   const { manifest, options } = loading;
   const { device = 'auto' } = options;
-  if (device === 'wasm' || (device === 'auto' && manifest.webgpu === undefined)) return loadWasm(loading);
+  // Files of their own, of which a page loads the one that it needs.
+  const onWasm = async (fallback?: string): Promise<Session> =>
+    (await import('./open-wasm.ts')).loadWasm(loading, fallback);
+  if (device === 'wasm' || (device === 'auto' && manifest.webgpu === undefined)) return onWasm();
   if (manifest.webgpu === undefined) {
     throw new HeddleError('option', `${manifest.name} has no WebGPU kernels. Compile it with target wasm,webgpu.`);
   }
-  // A file of its own, which a page that computes on WebAssembly does not load.
   const { loadWebGpu } = await import('./webgpu.ts');
   if (device !== 'auto') return loadWebGpu(loading);
   try {
@@ -21,7 +22,7 @@ async function loadAny(loading: Loading): Promise<Session> {
     const code = error instanceof HeddleError ? error.code : undefined;
     if (code !== 'support' && code !== 'memory' && code !== 'device') throw error;
     loading.signal.throwIfAborted();
-    return loadWasm(loading, (error as Error).message.replace(/^heddle: /, ''));
+    return onWasm((error as Error).message.replace(/^heddle: /, ''));
   }
 }
 

@@ -2,7 +2,7 @@
 import { HeddleError } from './error.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
-type PackedBuffer = readonly [bytes: unknown, first: number, life: number];
+type PackedBuffer = readonly [bytes: unknown, after: number, life: number];
 
 /**
  * The manifest that was packed; one that is not packed stays as it is. What comes out is as untrusted as what went in.
@@ -26,22 +26,26 @@ interface Packed {
 
 function unpackEntries(part: Packed): object {
   const entries = Object.entries(part.entries).map(([name, plan]) => {
-    const buffers = (plan.buffers as readonly PackedBuffer[]).map(([bytes, from, life], i) => ({
-      bytes,
-      first: from + i,
-      last: from + i + life,
-    }));
+    let first = 0;
+    const buffers = (plan.buffers as readonly PackedBuffer[]).map(([bytes, after, life]) => {
+      first += after;
+      return { bytes, first, last: first + life };
+    });
     return [name, { ...plan, buffers, steps: unpackSteps(plan.steps) }];
   });
   return { ...part, entries: Object.fromEntries(entries) as unknown };
 }
 
-/** Buffers are numbered from the number of launches before, weights by the bytes between them. */
+/** Buffers are numbered from the highest before, weights by the bytes between them. */
 function unpackSteps(all: unknown): unknown {
-  let launches = 0;
+  let top = 0;
   let weight = 0;
   const address = (a: unknown): unknown => {
-    if (typeof a === 'number') return { b: a + launches };
+    if (typeof a === 'number') {
+      const b = a + top;
+      top = Math.max(top, b);
+      return { b };
+    }
     if (!Array.isArray(a)) return a;
     weight += a[0] as number;
     return { w: weight };
@@ -51,7 +55,6 @@ function unpackSteps(all: unknown): unknown {
       if (Array.isArray(step)) {
         const [kernel, packed, params, grid, chunk, label] = step as readonly unknown[];
         const args = (packed as readonly unknown[]).map(address);
-        launches++;
         return { kernel, args, params, grid, chunk, label };
       }
       const fields = Object.entries(step).map(([key, value]) => {

@@ -2,18 +2,10 @@
 import { layoutArena } from './arena.ts';
 import { elementBytes, MAX_MEMORY } from './check.ts';
 import { HeddleError } from './error.ts';
+import { type Late, type Num, within } from './late.ts';
 import { type Address, type EntryPlan, type Launch, type Port, type Size, type Step, sizeOf } from './manifest.ts';
 
 type Symbols = Readonly<Record<string, number>>;
-
-/** A number that depends on a loop symbol: `base` + the size, which lies in `min` … `max`. */
-export interface Late {
-  readonly base: number;
-  readonly size: Size;
-  readonly min: number;
-  readonly max: number;
-}
-export type Num = number | Late;
 
 export interface LaunchOp {
   readonly kind: 'launch';
@@ -61,20 +53,6 @@ export const WEIGHTS_AT = 64;
 
 /** Rounds up to a whole number of cache lines. */
 export const lines = (bytes: number): number => Math.ceil(bytes / 64) * 64;
-
-/** @throws HeddleError `manifest` when a number of the plan is not an integer within its bounds */
-function within(value: number, min: number, max: number, what: string): number {
-  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
-  throw new HeddleError(
-    'manifest',
-    `manifest: ${what} is ${value}, outside ${min} … ${max}. Compile the bundle again.`,
-  );
-}
-
-/** The number, under the symbols of the binding and of the loops around. */
-export function numberOf(num: Num, symbols: Symbols, what: string): number {
-  return typeof num === 'number' ? num : num.base + within(sizeOf(num.size, symbols), num.min, num.max, what);
-}
 
 /** The shape of a port under symbols, checked against its buffer. @throws HeddleError `manifest` */
 export function shapeOf({ port, room }: Pick<PortPlace, 'port' | 'room'>, symbols: Symbols): readonly number[] {

@@ -35,8 +35,7 @@ const kernel =
   (sources: number): Check =>
   (value, at) => {
     shape({ entry: text, source: nat(sources - 1), bindings: list(binding), params: nat(1000) })(value, at);
-    const { workgroup, features = [], otherwise } = value as WgslKernel;
-    list(nat(2 ** 16, 1))(workgroup, `${at}.workgroup`);
+    const { features = [], otherwise } = value as WgslKernel;
     list(text)(features, `${at}.features`);
     if (otherwise !== undefined) kernel(sources)(otherwise, `${at}.otherwise`);
   };

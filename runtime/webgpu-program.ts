@@ -1,8 +1,8 @@
 /** The steps of an entry under one binding of its symbols: flat, with every GPU buffer range known. */
 import { layoutArena } from './arena.ts';
 import { HeddleError } from './error.ts';
+import { type Num, numberOf } from './late.ts';
 import { type Address, type EntryPlan, type Launch, type Port, type Size, type Step, sizeOf } from './manifest.ts';
-import { type Num, numberOf } from './program.ts';
 import { product } from './tensor.ts';
 import { WORD } from './webgpu-data.ts';
 import { offsetsOf, type Pipeline } from './webgpu-kernels.ts';

@@ -1,7 +1,7 @@
 /** Runs a program on the device: dispatches in submissions, a look at the signal between them. */
 import type { ProfileRow } from './api.ts';
 import { HeddleError } from './error.ts';
-import { numberOf } from './program.ts';
+import { numberOf } from './late.ts';
 import { type Machine, type Realised, RING } from './webgpu-machine.ts';
 import { Stopwatch } from './webgpu-profile.ts';
 import { type GpuLaunch, type GpuProgram, type Range, ROW } from './webgpu-program.ts';

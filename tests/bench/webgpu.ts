@@ -106,9 +106,9 @@ async function measureModel(
         rows = found;
       },
     });
-    const { webgpu, weights: info } = bundle.manifest;
+    const { webgpu, weights: info, macs: counted } = bundle.manifest;
     const traffic = trafficOf(webgpu!, webgpu!.entries.main!, info.memory, bundle.at);
-    const macs = webgpu!.macs?.main ?? {};
+    const macs = counted?.main ?? {};
     const run = summarize(times);
     return {
       model: workload.name,
