@@ -1,6 +1,7 @@
 /** Sizes that are counted at run time, from the graph's text to the shapes of results. */
 import test from 'ava';
 import { compile } from '../compiler/compile.ts';
+import * as dsl from '../frontends/dsl/index.ts';
 import { countedSize } from '../ir/counts.ts';
 import { CompileError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
@@ -378,4 +379,38 @@ test('the verifier refuses sizes that are counted twice, elsewhere, or by what d
     ),
     /mentions size inside, which graph body counts/,
   );
+});
+
+test('the vocabulary has words for it', async (t) => {
+  const n = dsl.dim('n', { max: 50 });
+  const boxes = dsl.model('boxes', { boxes: dsl.input('f32', [n, 2]), scores: dsl.input('f32', [n]) }, (given) => {
+    const good = dsl.greater(given.scores, 0.5);
+    const found = dsl.positionsOf(good, 'found');
+    const [size] = found.shape;
+    const numbers = dsl.iota('i32', [size], 0);
+    return {
+      found,
+      numbers,
+      boxes: dsl.compress(given.boxes, good, 'chosen'),
+      corners: dsl.nonZero(given.boxes, 'corners'),
+    };
+  }).entries.main!;
+  await agrees(
+    t,
+    boxes,
+    [[0.1, 0.9, 0.6], [0.1], [0.7], [0.5, 0.51, 0, 1, 2]].map((scores) => ({
+      boxes: nd(
+        'f32',
+        [scores.length, 2],
+        scores.flatMap((_, i) => [i % 2, i]),
+      ),
+      scores: floats(...scores),
+    })),
+  );
+  const wrong = t.throws(() =>
+    dsl.model('wrong', { x: dsl.input('f32', [3, 2]) }, ({ x }) => ({
+      y: dsl.positionsOf(dsl.greater(x, 0), 'found'),
+    })),
+  );
+  t.regex(String(wrong), /mask has one axis, not 2/);
 });

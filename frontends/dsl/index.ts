@@ -9,6 +9,7 @@ export {
   mergeHeads,
   splitHeads,
 } from './attention.ts';
+export { compress, nonZero, positionsOf } from './counted.ts';
 export * from './elementwise.ts';
 export { type Init, init } from './init.ts';
 export { einsum, linear, matmul, type Transposes } from './linear.ts';
