@@ -1,69 +1,72 @@
-import { writeFileSync } from 'node:fs';
+/** `heddle export` and `heddle import` */
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
-import { unsupportedOps } from '../frontends/onnx/index.ts';
-import { encodeModel, int, longs, node, value } from './onnx-kit.ts';
+import { importOnnx } from '../frontends/onnx/index.ts';
 import { heddle, heddleJson, temporary } from './support/cli.ts';
+import { tinyWeights } from './support/tiny-model.ts';
 
-/** Three nodes that cannot be imported, each for its own reason, and one that reads what one of them gives. */
-const broken = encodeModel({
-  nodes: [
-    node('StringNormalizer', ['x'], ['a'], [], { name: 'strings' }),
-    node('Relu', ['x'], ['b'], [int('speed', 9)], { name: 'fast' }),
-    node('Squeeze', ['x', 'axis'], ['c'], [], { name: 'wrong' }),
-    node('Neg', ['c'], ['d'], [], { name: 'behind' }),
-    node('Exp', ['x'], ['e'], [], { name: 'fine' }),
-  ],
-  inputs: [value('x', ['batch', 3])],
-  outputs: ['a', 'b', 'd', 'e'],
-  initializers: [longs('axis', [1], [1])],
-});
+const SOURCE = `import { dim, f32, input, model, nn, relu } from 'heddle';
+export const tiny = model('tiny', { x: input(f32, [dim('batch', { max: 8 }), 6]) }, ({ x }) => ({
+  y: nn.linear('fc2', { in: 5, out: 3 })(relu(nn.linear('fc1', { in: 6, out: 5 })(x))),
+}));
+`;
 
-test('every node that is refused is found at once, for whatever reason, but not what only depends on one', (t) => {
-  const found = unsupportedOps(broken);
+test('a module becomes an ONNX file, and that a module again', async (t) => {
+  const folder = temporary(t);
+  const module = join(folder, 'tiny.ts');
+  writeFileSync(module, SOURCE);
+  const onnx = join(folder, 'tiny.onnx');
+  const written = await heddleJson<{ files: { path: string; bytes: number }[]; seeded: boolean }>(t, [
+    'export',
+    module,
+    '-o',
+    onnx,
+    '--opset',
+    '20',
+    '--dim',
+    'batch=2..4',
+  ]);
   t.deepEqual(
-    found.map(({ at }) => at),
-    [
-      'StringNormalizer "strings" (ai.onnx, opset 17)',
-      'Relu "fast" (ai.onnx, opset 17)',
-      'Squeeze "wrong" (ai.onnx, opset 17)',
-    ],
+    written.files.map(({ path }) => path),
+    [onnx],
   );
-  t.regex(found[1]!.why, /attribute "speed" is not supported/);
-  t.regex(found[2]!.why, /does not have size 1/);
+  t.true(written.seeded);
+  const { opsets, weights } = importOnnx(onnx);
+  t.is(opsets.get(''), 20);
+  t.deepEqual([...weights.names()].sort(), [...tinyWeights().names()].sort());
+  const again = join(folder, 'again.ts');
+  const read = await heddleJson<{ files: string[]; parameters: number }>(t, ['import', onnx, '-o', again]);
+  t.deepEqual(read.files, [again, join(folder, 'again.safetensors')]);
+  t.is(read.parameters, 4);
+  const source = readFileSync(again, 'utf8');
+  t.regex(source, /^\/\/ Written by heddle import from tiny\.onnx\./);
+  t.regex(source, /dim\('batch', \{ min: 2, max: 4 \}\)/);
+  t.regex(source, /linear\(\s*x,\s*param\('fc1\.weight', \[5, 6\]\)/);
+  const inspected = await heddleJson<{ parameters: number }>(t, [
+    'inspect',
+    again,
+    '--weights',
+    join(folder, 'again.safetensors'),
+  ]);
+  t.truthy(inspected);
 });
 
-test('heddle inspect lists all of them, with operator, domain and opset', async (t) => {
+test('what cannot be exported or imported is refused, and nothing is written', async (t) => {
   const folder = temporary(t);
-  writeFileSync(join(folder, 'broken.onnx'), broken);
-  const { code, stderr } = await heddle(['inspect', 'broken.onnx'], folder);
-  t.is(code, 1);
-  t.regex(stderr, /broken\.onnx: 3 nodes cannot be imported/);
-  for (const name of ['strings', 'fast', 'wrong']) t.regex(stderr, new RegExp(`"${name}" \\(ai\\.onnx, opset 17\\)`));
-  t.notRegex(stderr, /behind/);
-});
-
-test('--dim fixes and narrows sizes while an ONNX file is read', async (t) => {
-  const folder = temporary(t);
-  const path = join(folder, 'net.onnx');
-  // Splitting in two needs the size of the axis.
-  const spec = {
-    nodes: [node('SpaceToDepth', ['x'], ['y'], [int('blocksize', 2)]), node('Relu', ['y'], ['z'])],
-    inputs: [value('x', ['batch', 'channels', 4, 4])],
-    outputs: ['z'],
-  };
-  writeFileSync(path, encodeModel(spec));
-  const open = await heddle(['inspect', path]);
-  t.is(open.code, 1);
-  t.regex(open.stderr, /the channel axis must have a fixed size/);
-  interface Ports {
-    readonly inputs: readonly { readonly shape: readonly (number | string)[] }[];
-    readonly at: Readonly<Record<string, number>>;
+  const out = join(folder, 'x.onnx');
+  const cases: readonly (readonly [readonly string[], number, RegExp])[] = [
+    [['export', 'zoo:vit-s16', '-o', out, '--opset', '9'], 2, /opset 9 cannot be written[\s\S]*opsets 17 to 24/],
+    [['export', join(folder, 'none.ts'), '-o', out], 1, /there is no such file/],
+    [['import', join(folder, 'none.onnx'), '-o', join(folder, 'none.ts')], 1, /none\.onnx/],
+    [['import', join(folder, 'none.txt'), '-o', join(folder, 'none.ts')], 2, /is not an \.onnx file/],
+    [['import', out, '-o', join(folder, 'none.js')], 2, /name a \.ts file/],
+  ];
+  for (const [args, code, message] of cases) {
+    const result = await heddle(args);
+    t.regex(result.stderr, message, args.join(' '));
+    t.is(result.code, code, args.join(' '));
   }
-  const args = ['inspect', path, '--dim', 'channels=3', '--dim', 'batch=2..2'];
-  const { inputs, at } = await heddleJson<Ports>(t, args);
-  t.deepEqual(inputs[0]!.shape, ['batch', 3, 4, 4]);
-  t.deepEqual(at, { batch: 2 });
-  const unknown = await heddle(['inspect', path, '--dim', 'channels=3', '--dim', 'width=3']);
-  t.regex(unknown.stderr, /there is no symbolic size "width"[\s\S]*its sizes are batch, channels/);
+  t.deepEqual(readdirSync(folder), []);
+  t.false(existsSync(out));
 });

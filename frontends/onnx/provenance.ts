@@ -2,7 +2,7 @@
  * What a file says about the graph that it was written from, so that reading it gives that graph again.
  *
  * One value of ours can take many nodes. They carry the name of their group, and the last of them carries the value as
- * text with a digest of the nodes. The text is believed only while the nodes are those that were written: a tool that
+ * text with a digest of both. The text is believed only while it and the nodes are those that were written: a tool that
  * changes them breaks the digest, and they are then read like any others.
  */
 import { createHash } from 'node:crypto';
@@ -78,7 +78,7 @@ export function annotate(
     [VALUE]: text,
     [OPERANDS]: JSON.stringify(inputs),
     [RESULTS]: JSON.stringify(results),
-    [DIGEST]: digest(decoded(nodes)),
+    [DIGEST]: digest(decoded(nodes), text, inputs, results),
   };
 }
 
@@ -106,7 +106,13 @@ function decoded(nodes: readonly NodeDraft[]): readonly OnnxNode[] {
   return decodeModel(Buffer.concat(pieces), 'a group of nodes').graph.nodes;
 }
 
-function digest(nodes: readonly OnnxNode[]): string {
+/** A digest of nodes and of what is said of them. */
+function digest(
+  nodes: readonly OnnxNode[],
+  text: string,
+  operands: readonly string[],
+  results: readonly string[],
+): string {
   const hash = createHash('sha256');
   const say = (...words: readonly (string | number)[]): void => {
     for (const word of words) hash.update(`${word}\0`);
@@ -129,6 +135,7 @@ function digest(nodes: readonly OnnxNode[]): string {
       for (const a of [...n.attributes.values()].sort((p, q) => (p.name < q.name ? -1 : 1))) attribute(a);
     }
   };
+  say(text, ...operands, '', ...results);
   all(nodes);
   return hash.digest('hex').slice(0, 32);
 }
@@ -187,7 +194,7 @@ function wholeOf(group: readonly OnnxNode[]): OnnxNode | undefined {
   const text = last.metadata?.get(VALUE);
   const [operands, results] = [names(last, OPERANDS), names(last, RESULTS)];
   if (text === undefined || !operands || !results) return undefined;
-  if (digest(group) !== last.metadata?.get(DIGEST)) return undefined;
+  if (digest(group, text, operands, results) !== last.metadata?.get(DIGEST)) return undefined;
   const made = new Set(group.flatMap((n) => n.outputs));
   if (!results.every((name) => made.has(name)) || operands.some((name) => made.has(name))) return undefined;
   return { ...last, inputs: operands, outputs: results, attributes: new Map(), restored: { text, nodes: group } };
