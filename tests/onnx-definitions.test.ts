@@ -298,3 +298,25 @@ test('operands of the wrong rank or length name the node, the operand and what w
   const huge = reported(encodeModel(single('Relu', [[65536, 65536]])));
   t.regex(huge.message, /input "a" has f32\[65536, 65536\], more than 2147483647 elements/);
 });
+
+test('a slice and a number of largest elements that come with the data are cut to what they leave', (t) => {
+  const sliced: ModelSpec = {
+    nodes: [node('Slice', ['x', 'from', 'to', 'axes', 'steps'], ['y'])],
+    inputs: [value('x', [2, 7]), value('from', [1], 7), value('to', [1], 7)],
+    outputs: ['y'],
+    initializers: [longs('axes', [1], [1]), longs('steps', [1], [2])],
+  };
+  const x = f32([2, 7], ...Array.from({ length: 14 }, (_, i) => i));
+  const cut = (from: number, to: number): Nd => runModel(sliced, { x, from: i64([1], from), to: i64([1], to) }).y!;
+  t.deepEqual([...cut(1, 6).data], [1, 3, 5, 8, 10, 12]);
+  t.deepEqual([...cut(-3, 99).data], [4, 6, 11, 13]);
+  t.deepEqual(cut(5, 2).shape, [2, 0]);
+  const largest: ModelSpec = {
+    nodes: [node('TopK', ['x', 'k'], ['y', 'at'])],
+    inputs: [value('x', [2, 7]), value('k', [1], 7)],
+    outputs: ['y', 'at'],
+  };
+  const { y, at } = runModel(largest, { x, k: i64([1], 2) });
+  t.deepEqual([...y!.data], [6, 5, 13, 12]);
+  t.deepEqual([...at!.data], [6, 5, 6, 5]);
+});

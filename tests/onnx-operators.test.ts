@@ -112,6 +112,11 @@ check('Lp pools', () =>
       attrs: [listed('kernel_shape', 3, 2), int('p', 3), listed('pads', 1, 0, 1, 1), listed('strides', 2, 1)],
       inputs: [real([2, 3, 7, 5])],
     },
+    {
+      op: 'LpPool',
+      attrs: [listed('kernel_shape', 3), listed('strides', 2), int('ceil_mode', 1), int('p', 2)],
+      inputs: [real([1, 2, 8])],
+    },
     { op: 'GlobalLpPool', attrs: [int('p', 3)], inputs: [real([2, 3, 4, 5])] },
     { op: 'GlobalLpPool', attrs: [int('p', 1)], inputs: [real([2, 3, 4])] },
   ]),

@@ -3,15 +3,29 @@ import type { Scalar } from '../../ir/dtype.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
 import { broadcastShapes } from '../../ir/ops/check.ts';
-import { add, cast, equal, floorMod, less, mul, rem, select, sub } from '../../ir/ops/elementwise.ts';
-import { gatherElements, oneHot, scatterElements } from '../../ir/ops/index.ts';
+import {
+  add,
+  cast,
+  equal,
+  floorDiv,
+  floorMod,
+  less,
+  maximum,
+  minimum,
+  mul,
+  rem,
+  select,
+  sub,
+} from '../../ir/ops/elementwise.ts';
+import { gather, gatherElements, oneHot, scatterElements } from '../../ir/ops/index.ts';
 import { topK } from '../../ir/ops/order.ts';
 import { concat, expand, iota, pad, reshape, slice, sliceAxis, split, transpose } from '../../ir/ops/shape.ts';
-import { constant, scalar } from '../../ir/ops/structural.ts';
+import { constant, projectAll, scalar } from '../../ir/ops/structural.ts';
 import * as s from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
 import { asExpr, type Dim, dim, type Shape, sameDim } from '../../ir/type.ts';
 import type { Entries, Node, Results } from './node.ts';
+import { sizeValue, to } from './values.ts';
 
 /** Axes from operand `i`, or the attribute of older opsets, counted from the start. */
 export function axesOf(n: Node, i: number, rank: number): number[] | undefined {
@@ -79,6 +93,8 @@ function sliceNode(n: Node): Value {
   const x = n.value(0);
   const { shape } = typeOf(x);
   const old = n.opset < 10;
+  const open = !old && [1, 2].some((i) => n.has(i) && !isKnown(n, i));
+  if (open && (n.ints(4) ?? []).every((step) => step > 0)) return slicedByData(n);
   const starts = (old ? n.intList('starts') : n.dims(1)) ?? n.fail('starts are missing');
   const ends = (old ? n.intList('ends') : n.dims(2)) ?? n.fail('ends are missing');
   const axes = (old ? n.intList('axes') : n.ints(3)) ?? starts.map((_, i) => i);
@@ -111,6 +127,37 @@ function sliceNode(n: Node): Value {
   });
   return slice([x], attrs);
 }
+/** Whether the elements of an operand follow from the file and from shapes. */
+const isKnown = (n: Node, i: number): boolean => n.item(i).dims !== undefined || n.item(i).constant() !== undefined;
+
+/** A slice whose ends come with the data: as many elements as they turn out to leave. */
+function slicedByData(n: Node): Value {
+  const [starts, ends] = [to(n.value(1), 'i64'), to(n.value(2), 'i64')];
+  const count = typeOf(starts).shape[0]!;
+  const axes = n.ints(3) ?? (typeof count === 'number' ? Array.from({ length: count }, (_, i) => i) : undefined);
+  if (!axes || axes.length !== count) return n.fail('it needs a known number of axes', 'make the axes a constant');
+  const steps = n.ints(4) ?? axes.map(() => 1);
+  return axes.reduce((x, given, i) => {
+    const axis = n.axis(given, n.rank(0));
+    const step = steps[i]!;
+    const size = typeOf(x).shape[axis]!;
+    const extent = sizeValue(size, 'i64');
+    const at = (ends: Value): Value => {
+      const own = reshape([sliceAxis(ends, 0, i, i + 1)], { shape: [] });
+      const up = select([less([own, scalar(0, 'i64')]), add([own, extent]), own]);
+      return minimum([maximum([up, scalar(0, 'i64')]), extent]);
+    };
+    const [first, last] = [at(starts), at(ends)];
+    const places = iota([], { axis: 0, shape: [size], dtype: 'i64' });
+    // Places behind the end of the axis are read at its end; they are cut off.
+    const most = sub([extent, scalar(1, 'i64')]);
+    const rows = gather([x, minimum([add([first, mulBy(places, step, 'i64')]), most])], { axis });
+    const span = maximum([sub([last, first]), scalar(0, 'i64')]);
+    const left = floorDiv([add([span, scalar(step - 1, 'i64')]), scalar(step, 'i64')]);
+    return n.cut([rows], to(left, 'i32'), { axis })[0]!;
+  }, n.value(0));
+}
+
 /** What exporters write for "to the end". */
 const FAR = 2 ** 31 - 1;
 const saturated = (d: Dim): Dim => (typeof d === 'number' ? Math.max(-FAR, Math.min(FAR, d)) : d);
@@ -290,10 +337,9 @@ export const shapes: Entries = {
   Identity: (n) => n.value(0),
   Constant: constantNode,
   Dropout: (n) => {
-    const ratio = n.opset < 12 ? 0 : (n.number(1) ?? 0.5);
     n.ignore('ratio', 'seed', 'is_test');
-    if (ratio !== 0 && n.has(2) && n.number(2) !== 0)
-      n.fail('training_mode is true', 'export the model in evaluation mode');
+    const training = n.opset >= 12 && n.has(2) && n.number(2) !== 0;
+    if (training && (n.number(1) ?? 0.5) !== 0) n.fail('training_mode is true', 'export the model in evaluation mode');
     const x = n.value(0);
     return [x, expand([scalar(1, 'bool')], { shape: typeOf(x).shape })];
   },
@@ -335,8 +381,15 @@ export const shapes: Entries = {
   OneHot: oneHotNode,
   TopK: (n) => {
     n.ignore('sorted');
-    const k = n.opset < 10 ? n.int('k') : (n.dims(1)?.[0] ?? n.fail('k is missing'));
-    return topK([n.value(0)], { k, axis: n.int('axis', -1), largest: n.int('largest', 1) !== 0 });
+    const axis = n.axis(n.int('axis', -1), n.rank(0));
+    const order = { axis, largest: n.int('largest', 1) !== 0 };
+    if (n.opset < 10 || isKnown(n, 1)) {
+      const k = n.opset < 10 ? n.int('k') : (n.dims(1)?.[0] ?? n.fail('k is missing'));
+      return topK([n.value(0)], { k, ...order });
+    }
+    // All in order, of which the first k count.
+    const all = projectAll(topK([n.value(0)], { k: n.shape(0)[axis]!, ...order }));
+    return n.cut(all, to(reshape([n.value(1)], { shape: [] }), 'i32'), { axis });
   },
   Scatter: (n) => scatterElements(n.values(), { axis: n.int('axis', 0) }),
   DepthToSpace: (n) => spaceDepth(n, true),

@@ -6,8 +6,9 @@ import { abs, add, mul, pow } from '../../ir/ops/elementwise.ts';
 import { gather } from '../../ir/ops/index.ts';
 import { avgPool, maxPool } from '../../ir/ops/pool.ts';
 import { reduceMax, reduceMean, reduceSum } from '../../ir/ops/reduce.ts';
-import { pad } from '../../ir/ops/shape.ts';
+import { pad, sliceAxis } from '../../ir/ops/shape.ts';
 import { constant, scalar } from '../../ir/ops/structural.ts';
+import { windowAxes, windowCounts } from '../../ir/ops/window.ts';
 import { poolIndices } from './import-only-unpool.ts';
 import type { Entries, Entry, Node } from './node.ts';
 import { type ResizeAxis, resizeTaps } from './resize.ts';
@@ -100,9 +101,13 @@ function lpPool(n: Node): Value {
   const { strides, dilations, pads } = windowOf(n, kernel);
   const rank = kernel.length;
   const before = [0, 0, ...kernel.map((_, i) => pads[i] ?? 0)];
-  const after = [0, 0, ...kernel.map((_, i) => pads[rank + i] ?? 0)];
+  const ceil = n.int('ceil_mode', 0) !== 0;
+  // A last window that starts inside may end up to a stride behind the padding; what it finds there is nothing.
+  const after = [0, 0, ...kernel.map((_, i) => (pads[rank + i] ?? 0) + (ceil ? strides[i]! - 1 : 0))];
   const powers = pad([p === 1 ? abs([x]) : pow([abs([x]), like(p)])], { before, after });
-  const mean = avgPool([powers], { kernel, strides, dilations, ceil: n.int('ceil_mode', 0) !== 0 });
+  const means = avgPool([powers], { kernel, strides, dilations });
+  const counts = windowCounts(typeOf(x).shape, windowAxes(kernel, { strides, dilations, pads }), ceil);
+  const mean = counts.reduce<Value>((v, count, i) => (ceil ? sliceAxis(v, i + 2, 0, count) : v), means);
   const sum = mul([mean, like(kernel.reduce((a, b) => a * b, 1))]);
   return p === 1 ? sum : pow([sum, like(1 / p)]);
 }
