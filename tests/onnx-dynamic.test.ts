@@ -370,3 +370,51 @@ test('branches may give results of different sizes', (t) => {
   });
   gives(t, g, run(0, 0, 0, 0), { y: [[0, 2], []], sum: [[], [0]] });
 });
+
+test('sizes that the file computes from data are sizes of the model, where their ranges are given', (t) => {
+  const spec: ModelSpec = {
+    nodes: [
+      node('Shape', ['places'], ['rank']),
+      node('ReduceMax', ['places'], ['last'], [{ name: 'axes', type: 7, ints: [0] }, int('keepdims', 0)]),
+      node('Add', ['last', 'one'], ['extent']),
+      node('ConstantOfShape', ['extent'], ['zeros']),
+      node('ScatterND', ['zeros', 'places', 'values'], ['y']),
+      node('Shape', ['y'], ['sizes']),
+    ],
+    inputs: [value('places', ['n', 2], INT64), value('values', ['n'])],
+    outputs: ['y', 'sizes'],
+    initializers: [longs('one', [1], [1])],
+    opset: 13,
+  };
+  t.throws(() => graphOf(spec), { message: /only known when the model runs/ });
+  const g = graphOf(spec, { dims: { n: '1..9', extent_0: '1..4', extent_1: 3 } });
+  const places = (...at: number[]): Nd => nd('i64', [at.length / 2, 2], at);
+  gives(
+    t,
+    g,
+    { places: places(0, 1, 1, 2), values: f32(5, 6) },
+    {
+      y: [
+        [2, 3],
+        [0, 5, 0, 0, 0, 6],
+      ],
+      sizes: [[2], [2, 3]],
+    },
+  );
+  gives(
+    t,
+    g,
+    { places: places(0, 2), values: f32(7) },
+    {
+      y: [
+        [1, 3],
+        [0, 0, 7],
+      ],
+      sizes: [[2], [1, 3]],
+    },
+  );
+  for (const wrong of [places(4, 2), places(0, 1)]) {
+    t.throws(() => evaluate(g, { inputs: { places: wrong, values: f32(7) } }), { message: /elements count, outside/ });
+    t.throws(() => compileGraph(g).run('wasm plain', { places: wrong, values: f32(7) }), { message: /outside/ });
+  }
+});

@@ -1,10 +1,14 @@
 /** Sizes that the data decide: their names, which are unique in the model, and what counts them. */
 import { countedIn, countedSize, symbolsIn } from '../../ir/counts.ts';
+import { isInt } from '../../ir/dtype.ts';
 import type { Expr } from '../../ir/expr.ts';
 import { type Graph, graph, graphValues, isGraph, topoOrder, typeOf, type Value } from '../../ir/graph.ts';
 import { makeValue } from '../../ir/op.ts';
 import { counted } from '../../ir/ops/counted.ts';
-import { symbolsOf } from '../../ir/scalar.ts';
+import { cast, maximum, minimum } from '../../ir/ops/elementwise.ts';
+import { reshape, sliceAxis } from '../../ir/ops/shape.ts';
+import { scalar } from '../../ir/ops/structural.ts';
+import { symbol, symbolsOf } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
 import type { Dim } from '../../ir/type.ts';
 import type { Symbols } from './symbols.ts';
@@ -12,10 +16,15 @@ import type { Symbols } from './symbols.ts';
 /** How often one value is counted: the same mask is often asked for its positions in several places. */
 type Known = Map<string, readonly Value[]>;
 
+/** Most elements of a tensor that are sizes: more axes than any tensor has. */
+const MOST_SIZES = 16;
+const LARGEST = 2 ** 31 - 1;
+
 export class Counting {
   private readonly symbols: Symbols;
   private readonly counts = new Map<Expr, { readonly count: Value; readonly capacity: Dim }>();
   private readonly known = new WeakMap<Value, Known>();
+  private readonly elementSizes = new Map<Value, Expr>();
 
   constructor(symbols: Symbols) {
     this.symbols = symbols;
@@ -31,6 +40,32 @@ export class Counting {
     const size = countedSize(this.symbols.fresh(`${hint}_count`), capacity, { min });
     this.counts.set(size, { count, capacity });
     return values.map((x) => counted([x, count], { axis, size }, { name: hint }));
+  }
+
+  /**
+   * The elements of a small integer tensor that is computed at run time as sizes, where a range was given for each under the
+   * tensor's name: `name_0`, `name_1`, …; undefined where that is not so.
+   */
+  sizesIn(x: Value, name: string): readonly Dim[] | undefined {
+    const { dtype, shape } = typeOf(x);
+    const [count = 1] = shape;
+    if (shape.length > 1 || typeof count !== 'number' || count > MOST_SIZES || !isInt(dtype)) return undefined;
+    const ranges = Array.from({ length: count }, (_, i) => this.symbols.given(`${name}_${i}`));
+    if (ranges.some((range) => range === undefined)) return undefined;
+    const whole = shape.length === 0 ? reshape([x], { shape: [1] }) : x;
+    const inside = minimum([maximum([cast([whole], { to: 'i64' }), scalar(-1, 'i64')]), scalar(LARGEST, 'i64')]);
+    const elements = this.once(x, 'sizes', () => {
+      const counts = cast([inside], { to: 'i32' });
+      return ranges.map((_, i) => reshape([sliceAxis(counts, 0, i, i + 1)], { shape: [] }));
+    });
+    return ranges.map((range, i) => {
+      const { min, max } = range!;
+      const known = this.elementSizes.get(elements[i]!);
+      const size = known ?? symbol(this.symbols.fresh(`${name}_${i}`), { min, max, counted: true });
+      this.elementSizes.set(elements[i]!, size);
+      this.counts.set(size, { count: elements[i]!, capacity: max });
+      return size;
+    });
   }
 
   /** A bound of a size over sizes that are not counted. */

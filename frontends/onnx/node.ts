@@ -100,9 +100,12 @@ export class Node {
   private unknown(i: number, why: string): never {
     const inputs = topoOrder([this.value(i)]).filter((v) => v.op.name === 'input');
     const names = inputs.map((v) => JSON.stringify(v.attrs.name)).join(', ');
+    const name = this.proto.inputs[i] ?? '';
     return this.fail(
-      `operand ${i} ("${this.proto.inputs[i]}") ${why}`,
-      names ? `make it a constant, or fix input ${names} with the option "fixed"` : 'make it a constant',
+      `operand ${i} ("${name}") ${why}`,
+      names
+        ? `make it a constant, fix input ${names} with the option "fixed", or, if it holds sizes, give their ranges as ${name}_0, … in dims`
+        : 'make it a constant',
     );
   }
   /** The only element of a constant operand. */
@@ -120,7 +123,11 @@ export class Node {
   dims(i: number): readonly Dim[] | undefined {
     const item = this.items[i];
     if (!item) return undefined;
-    const dims = item.dims ?? this.ints(i) ?? this.unknown(i, 'must follow from the shapes of the inputs');
+    const constant = item.dims ? undefined : item.constant();
+    const own = item.dims ?? (constant && Array.from(constant.data));
+    const name = this.proto.inputs[i] ?? '';
+    const dims =
+      own ?? this.counting.sizesIn(item.value(), name) ?? this.unknown(i, 'is only known when the model runs');
     const wrong = dims.find((d) => typeof d === 'number' && !Number.isInteger(d));
     if (wrong !== undefined)
       this.fail(

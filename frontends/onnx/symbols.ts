@@ -71,6 +71,14 @@ export class Symbols {
     return symbol(id, { ...range, max: most < min ? max : most });
   }
 
+  /** The range that was given for a name, for sizes that the file computes; undefined when there is none. */
+  given(name: string): { readonly min: number; readonly max: number } | undefined {
+    if (!Object.hasOwn(this.ranges, name)) return undefined;
+    this.used.add(name);
+    const range = parseRange(name, this.ranges[name]!);
+    return typeof range === 'number' ? { min: range, max: range } : { ...USUAL, ...range };
+  }
+
   /** Arithmetic over symbols, each as it has been narrowed. */
   private narrowed(size: Expr): Dim {
     return dim(substitute(size, (e) => (e.op === 'sym' ? asExpr(this.size((e.arg as Sym).name, '')) : undefined)));
