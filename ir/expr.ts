@@ -118,9 +118,8 @@ export interface Expr {
 }
 
 const table = new Map<string, WeakRef<Expr>>();
-const registry = new FinalizationRegistry<string>((key) => {
-  if (table.get(key)?.deref() === undefined) table.delete(key);
-});
+/** Entries at which the table is cleared of nodes that nobody holds any more. */
+let sweepAt = 1 << 16;
 const argIds = new WeakMap<object, number>();
 let nextId = 0;
 
@@ -145,8 +144,13 @@ export function makeExpr(op: ExprOp, dtype: Scalar, lanes: Lanes, args: readonly
   if (known) return known;
   const expr: Expr = Object.freeze({ op, dtype, lanes, args: Object.freeze([...args]), arg, id: nextId++ });
   table.set(key, new WeakRef(expr));
-  registry.register(expr, key);
+  if (table.size >= sweepAt) sweep();
   return expr;
+}
+
+function sweep(): void {
+  for (const [key, ref] of table) if (ref.deref() === undefined) table.delete(key);
+  sweepAt = Math.max(1 << 16, 2 * table.size);
 }
 
 /** Every node below `root`, each once, operands before users. */

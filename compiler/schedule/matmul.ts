@@ -107,9 +107,9 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boo
       const column = mul(unit, PANEL_COLUMNS);
       // While a unit is computed, the weights of the next one are touched, some in each tile.
       const next = add(base, mul(mul(min(add(unit, 1), sub(units, 1)), PANEL_COLUMNS), p.k));
-      const ahead = (row: Expr, c: number): Expr | undefined => {
+      const ahead = (row: Expr, c: Expr): Expr | undefined => {
         if (!isWeight) return undefined;
-        const tiles = add(mul(floordiv(sub(row, firstRow), tileRows), PANEL_COLUMNS / columns), c / columns);
+        const tiles = add(mul(floordiv(sub(row, firstRow), tileRows), PANEL_COLUMNS / columns), c);
         const most = sub(mul(p.k, PANEL_COLUMNS), touchedBy(p.k));
         return add(next, min(mul(tiles, touchedBy(p.k)), most));
       };
@@ -122,8 +122,8 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boo
         tileRows,
         (tile, rows) => {
           const left = leftRows(cx, p, tile, batch, rows);
-          for (let c = 0; c < PANEL_COLUMNS; c += columns)
-            multiplyTile(tile, {
+          tile.for('c', 0, PANEL_COLUMNS / columns, (c, part) =>
+            multiplyTile(part, {
               size: rows.size,
               most: tileRows,
               columns,
@@ -131,10 +131,11 @@ function multiply(cx: ScheduleContext, p: Product, panels: Buffer, isWeight: boo
               left,
               panels,
               ahead: ahead(rows.at(0), c),
-              panel: add(base, mul(floordiv(add(column, c), PANEL), mul(p.k, PANEL))),
-              to: { buffer: scratch, at: literal(c), stride: PANEL_COLUMNS },
+              panel: add(base, mul(add(column, mul(c, columns)), p.k)),
+              to: { buffer: scratch, at: mul(c, columns), stride: PANEL_COLUMNS },
               tile: cx.target.tile,
-            });
+            }),
+          );
         },
         (line, row, i) =>
           storeColumns(cx, line, [...batch, ...rowAt(p, row)], { column, columns: PANEL_COLUMNS, n: p.n }, (at) =>
