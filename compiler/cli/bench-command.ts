@@ -7,13 +7,14 @@ import { selfTestInputs } from '../../runtime/selftest.ts';
 import { defaultEntry } from '../../runtime/session.ts';
 import type { SizeBounds } from '../narrow.ts';
 import { measureCeiling } from './ceiling.ts';
-import { readCount, readDim } from './options.ts';
+import { readCount, readDevice, readDim } from './options.ts';
 import { readBundleManifest } from './stored.ts';
 import { byteText, Progress, print, printJson, sizesText, table, usage } from './terminal.ts';
 
 interface Options {
   readonly entry?: string;
   readonly threads: number;
+  readonly device: 'auto' | 'wasm' | 'webgpu';
   readonly runs: number;
   readonly dim: SizeBounds;
   readonly json: boolean;
@@ -25,6 +26,7 @@ export function addBench(program: Command): void {
     .description('time per kernel, GFLOP/s, and the share of what the machine can do')
     .option('--entry <name>', 'which function; default main, or the first')
     .option('--threads <n>', 'threads that compute', readCount('--threads', 1), 1)
+    .option('--device <name>', 'auto, wasm or webgpu (in Node with the package webgpu)', readDevice, 'auto')
     .option('--runs <n>', 'timed runs, after one that is not counted', readCount('--runs', 1), 5)
     .option('--dim <name=size>', 'a size to run at; default: the model’s', readDim, {})
     .option('--json', 'print one JSON document', false)
@@ -63,7 +65,7 @@ async function run(folder: string, options: Options): Promise<void> {
   const inputs = selfTestInputs(manifest, { entry, symbols, outputs: [], tolerance: 0 });
   const progress = new Progress(options.runs + 3);
   progress.step('opening');
-  const session = await open(folder, { threads: options.threads });
+  const session = await open(folder, { threads: options.threads, device: options.device });
   try {
     progress.step('warming up');
     await session.run(inputs, { entry });
@@ -73,7 +75,8 @@ async function run(folder: string, options: Options): Promise<void> {
       runs.push(await timed((profile) => session.run(inputs as Record<string, Input>, { entry, profile })));
     }
     progress.step('measuring the ceiling');
-    const ceiling = measureCeiling(session.relaxed) * 2e-9 * session.threads;
+    const onGpu = session.device === 'webgpu';
+    const ceiling = onGpu ? undefined : measureCeiling(session.relaxed) * 2e-9 * session.threads;
     progress.end();
     const best = runs.reduce((a, b) => (b.ms < a.ms ? b : a));
     const counted = plan.symbols.every(({ name, default: usual }) => symbols[name] === usual);
@@ -82,9 +85,12 @@ async function run(folder: string, options: Options): Promise<void> {
     const total = macs && Object.values(macs).reduce((a, b) => a + b, 0);
     const gflops = total === undefined ? undefined : (2e-6 * total) / best.ms;
     const median = runs.map(({ ms }) => ms).sort((a, b) => a - b)[Math.floor(runs.length / 2)]!;
-    const { threads, relaxed, peakBytes } = session;
+    const { device, adapter, fallback, threads, relaxed, peakBytes } = session;
     const summary = {
       entry,
+      device,
+      adapter,
+      fallback,
       at: symbols,
       threads,
       relaxed,
@@ -125,27 +131,37 @@ async function timed(
   return { ms: performance.now() - from, rows };
 }
 
-function rowOf({ label, ms, calls }: ProfileRow, whole: number, macs: number | undefined, ceiling: number): Row {
+function rowOf(
+  { label, ms, calls }: ProfileRow,
+  whole: number,
+  macs: number | undefined,
+  ceiling: number | undefined,
+): Row {
   const row = { label, calls, ms, share: ms / whole };
   if (!macs) return row;
   const gflops = (2e-6 * macs) / ms;
-  return { ...row, gflops, ceiling: gflops / ceiling };
+  return { ...row, gflops, ...(ceiling !== undefined && { ceiling: gflops / ceiling }) };
 }
 
 interface Summary {
   readonly entry: string;
+  readonly device: 'wasm' | 'webgpu';
+  readonly adapter: string | undefined;
+  readonly fallback: string | undefined;
   readonly at: Readonly<Record<string, number>>;
   readonly threads: number;
   readonly relaxed: boolean;
   readonly ms: number;
   readonly median: number;
   readonly gflops: number | undefined;
-  readonly ceiling: number;
+  /** Of the processor's threads; a GPU's is not measured here. */
+  readonly ceiling: number | undefined;
   readonly peakBytes: number;
   readonly kernels: readonly Row[];
 }
 
-function text({ entry, at, threads, relaxed, ms, median, gflops, ceiling, peakBytes, kernels }: Summary): string {
+function text(summary: Summary): string {
+  const { entry, at, threads, relaxed, ms, median, gflops, ceiling, peakBytes, kernels } = summary;
   const percent = (x: number): string => `${(100 * x).toFixed(1)}%`;
   const rows = kernels.map(({ label, calls, ms: time, share, gflops: speed, ceiling: part }) => [
     label,
@@ -155,12 +171,15 @@ function text({ entry, at, threads, relaxed, ms, median, gflops, ceiling, peakBy
     speed === undefined ? '' : speed.toFixed(1),
     part === undefined ? '' : percent(part),
   ]);
-  const speed =
-    gflops === undefined ? '' : `, ${gflops.toFixed(1)} GFLOP/s (${percent(gflops / ceiling)} of the ceiling)`;
+  const part = gflops !== undefined && ceiling !== undefined ? ` (${percent(gflops / ceiling)} of the ceiling)` : '';
+  const speed = gflops === undefined ? '' : `, ${gflops.toFixed(1)} GFLOP/s${part}`;
+  const processor = `${threads} thread${threads === 1 ? '' : 's'}, ${relaxed ? 'fused' : 'separate'} multiply-add, ceiling ${ceiling?.toFixed(1)} GFLOP/s`;
+  const where = summary.device === 'webgpu' ? `WebGPU on ${summary.adapter}` : processor;
   return [
     table([['kernel', 'calls', 'ms', 'share', 'GFLOP/s', 'ceiling'], ...rows]),
     '',
     `${entry}${sizesText(at) && ` at ${sizesText(at)}`}: ${ms.toFixed(2)} ms best, ${median.toFixed(2)} ms median${speed}`,
-    `${threads} thread${threads === 1 ? '' : 's'}, ${relaxed ? 'fused' : 'separate'} multiply-add, ceiling ${ceiling.toFixed(1)} GFLOP/s, ${byteText(peakBytes)} of memory`,
+    `${where}, ${byteText(peakBytes)} of memory`,
+    ...(summary.fallback === undefined ? [] : [`not on WebGPU: ${summary.fallback}`]),
   ].join('\n');
 }

@@ -70,7 +70,8 @@ async function run(folder: string, options: Options): Promise<void> {
       const at = wish.indexOf('=');
       writeOutput(wish.slice(at + 1), at < 0 ? undefined : wish.slice(0, at), outputs);
     }
-    if (options.json) printJson({ ms, outputs: outputsJson(outputs) });
+    if (options.json)
+      printJson({ ms, device: session.device, fallback: session.fallback, outputs: outputsJson(outputs) });
     else if (options.output.length === 0) print(summary(outputs, ms));
   } finally {
     session.dispose();
