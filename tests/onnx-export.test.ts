@@ -8,15 +8,18 @@ import { bert, gpt2, mae, seededWeights, vit } from '../frontends/zoo/index.ts';
 import { CompileError } from '../ir/diagnostic.ts';
 import { sizeOf as bytesPerElement, isInt } from '../ir/dtype.ts';
 import { evaluate } from '../ir/evaluate.ts';
-import type { Sym } from '../ir/expr.ts';
-import { type Graph, graphValues, typeOf } from '../ir/graph.ts';
+import type { Expr, Sym } from '../ir/expr.ts';
+import { type Graph, graphValues, typeOf, type Value } from '../ir/graph.ts';
 import type { Model } from '../ir/model.ts';
 import { countOf, type Nd, nd } from '../ir/nd.ts';
 import { allOps } from '../ir/op.ts';
 import { exampleGraph, exampleInput, exampleValues, seeded } from '../ir/ops/example.ts';
 import { parseGraphs } from '../ir/parse.ts';
+import { printExpr } from '../ir/print.ts';
 import { sizeAt } from '../ir/type.ts';
 import { toFloat32, type WeightStore } from '../ir/weights.ts';
+import { runPasses } from '../passes/pass.ts';
+import { pipelineFor } from '../passes/pipeline.ts';
 import { bareText, firstDifference, runOrt, withoutProvenance } from './onnx-export-kit.ts';
 import { goldenNames, goldenRoot } from './support/golden.ts';
 import { randomGraph, randomInputs, recipes } from './support/random-graph.ts';
@@ -173,6 +176,24 @@ for (const opset of [17, 20, 23, 24])
     ];
     for (const of of models) await checkModel(t, of, seededWeights(of), opset);
   });
+
+test('masks are understood from their nodes alone, and nothing is left beside the operators of the zoo', (t) => {
+  const sizes = { layers: 2, width: 12, heads: 3, mlp: 16, vocabulary: 11 };
+  const cases = [
+    [gpt2(sizes), 'prefill', 17, 'k <= q'],
+    [gpt2(sizes), 'prefill', 23, 'k <= q'],
+    [bert(sizes), 'main', 23, 'in3[b, k] != 0'],
+  ] as const;
+  for (const [of, entry, opset, mask] of cases) {
+    const bytes = exportOnnx(of, { weights: seededWeights(of), opset }).entries[entry]!.bytes();
+    const read = importOnnx(withoutProvenance(bytes)).model.entries.main!;
+    const [own, plain] = [of.entries[entry]!, read].map((g) => graphValues(runPasses(g, pipelineFor())));
+    const masks = plain!.flatMap((v) => (v.op.name === 'attention' ? [printExpr(v.attrs.mask as Expr)] : []));
+    t.deepEqual(masks, [mask, mask], `${of.name}, opset ${opset}`);
+    const names = (values: readonly Value[]): string[] => values.map((v) => v.op.name).sort();
+    t.deepEqual(names(plain!), names(own!), `${of.name}, opset ${opset}`);
+  }
+});
 
 test('goldens are read back as they were', (t) => {
   const refused: string[] = [];

@@ -4,11 +4,13 @@ import { typeOf, type Value } from '../../ir/graph.ts';
 import { attentionWeights, coords, scoreTerm, shiftOperands } from '../../ir/ops/attention.ts';
 import { add, cast, div, mul, select, tanh } from '../../ir/ops/elementwise.ts';
 import { matmul } from '../../ir/ops/linear.ts';
+import { softmax } from '../../ir/ops/norm.ts';
 import { logSumExp } from '../../ir/ops/reduce.ts';
 import { expand, reshape } from '../../ir/ops/shape.ts';
 import { scalar } from '../../ir/ops/structural.ts';
 import { le } from '../../ir/scalar.ts';
-import { type Dim, type Shape, sameDim } from '../../ir/type.ts';
+import { boundsOf } from '../../ir/simplify.ts';
+import { asExpr, type Dim, type Shape, sameDim } from '../../ir/type.ts';
 import { gridTensor } from './export-expr.ts';
 import type { ExportEntries, Writing } from './export-ops.ts';
 import { float, int } from './export-writer.ts';
@@ -75,6 +77,7 @@ function perHead(x: Value, heads: Dim): Value {
 
 /** The weights, multiplied with v. */
 function product(v: Value): Value {
+  if (readsSome(v)) return matmul([softmax([scoresOf(v)]), perHead(v.inputs[2]!, typeOf(v.inputs[0]!).shape[1]!)]);
   const { lse: _, ...attrs } = v.attrs;
   const [q, k, values, ...operands] = v.inputs as [Value, Value, Value, ...Value[]];
   const shifted = (e: Value['attrs'][string]): Value['attrs'][string] =>
@@ -87,8 +90,8 @@ function product(v: Value): Value {
   return matmul([weights, perHead(values, typeOf(q).shape[1]!)]);
 }
 
-/** log Σ exp(score) of each query over the keys that it may read. */
-function normaliser(v: Value): Value {
+/** Scaled, capped and biased scores, −∞ where a key may not be read. */
+function scoresOf(v: Value): Value {
   const { scale, softcap, mask, bias } = v.attrs as unknown as Scores;
   const [q, k, , ...operands] = v.inputs as [Value, Value, Value, ...Value[]];
   const { dtype, shape } = typeOf(q);
@@ -99,7 +102,20 @@ function normaliser(v: Value): Value {
   let scores = mul([product, like(scale ?? 1 / Math.sqrt(shape[3] as number))]);
   if (softcap > 0) scores = mul([tanh([div([scores, like(softcap)])]), like(softcap)]);
   if (bias) scores = add([scores, cast([term(bias)], { to: dtype })]);
-  if (mask) scores = select([term(mask), scores, like(-Infinity)]);
+  return mask ? select([term(mask), scores, like(-Infinity)]) : scores;
+}
+
+/** Whether every query may read some key: one that is not behind it, where position 0 is always such a key. */
+function readsSome({ attrs, inputs }: Value): boolean {
+  const { mask } = attrs as unknown as Scores;
+  if (boundsOf(asExpr(typeOf(inputs[1]!).shape[2]!))[0] < 1) return false;
+  return !mask || (mask.op === 'le' && mask.args[0] === coords.k && boundsOf(mask.args[1]!)[0] >= 0);
+}
+
+/** log Σ exp(score) of each query over the keys that it may read. */
+function normaliser(v: Value): Value {
+  const scores = scoresOf(v);
+  const { dtype } = typeOf(scores);
   const wide = dtype === 'f64' ? scores : cast([scores], { to: 'f32' });
   return logSumExp([wide], { axes: [3] });
 }
