@@ -163,6 +163,7 @@ function declaration(source: StatementedNode & SourceFile, name: string, webgpu:
     const type = source.getInterface(name);
     for (const member of WEBGPU_MEMBERS[name] ?? []) (type?.getProperty(member) ?? type?.getMethod(member))?.remove();
     if (name === 'OpenOptions') type?.getPropertyOrThrow('device').setType("'wasm' | 'auto'");
+    if (name === 'Session') type?.getPropertyOrThrow('device').setType("'wasm'");
   }
   if (name === 'Session') {
     const session = source.getInterfaceOrThrow(name);
