@@ -1,6 +1,6 @@
 /** Scalar expressions as WGSL text, with the functions of the intrinsic table that they call. */
 import { isFloat } from '../ir/dtype.ts';
-import { type Buffer, type Expr, exprNodes, type Lanes, type Sym } from '../ir/expr.ts';
+import type { Buffer, Expr, Lanes, Sym } from '../ir/expr.ts';
 import { variable } from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import { legalizeExpr } from './wgsl-legalize.ts';
@@ -104,16 +104,23 @@ export class ExprPrinter {
 
   /** Prints `e`; parts that occur twice are named by lines that go to `emit` first. */
   shared(e: Expr, emit: (line: string) => void): string {
-    const added: Expr[] = [];
-    for (const part of repeated([e], this.#names)) {
+    const named: { readonly part: Expr; readonly name: string; readonly text: string }[] = [];
+    for (const part of partsOf(e, this.#names)) {
       const text = this.print(part);
-      const name = `t${this.#temporaries++}`;
-      emit(`let ${name} = ${text};`);
+      const name = `t${this.#temporaries + named.length}`;
       this.#names.set(part, name);
-      added.push(part);
+      named.push({ part, name, text });
     }
     const text = this.print(e);
-    for (const part of added) this.#names.delete(part);
+    for (const { part } of named) this.#names.delete(part);
+    // Addresses simplify while they are printed, so that a part may turn out to be read nowhere.
+    const kept: string[] = [];
+    for (const { name, text: value } of named.reverse()) {
+      const later = [...kept, text].join('\n');
+      if (new RegExp(`\\b${name}\\b`).test(later)) kept.unshift(`let ${name} = ${value};`);
+    }
+    this.#temporaries += kept.length > 0 ? named.length : 0;
+    kept.forEach(emit);
     return text;
   }
 
@@ -178,6 +185,9 @@ export class ExprPrinter {
       case 'var':
         throw new Error(`a variable is used where it is not defined`);
     }
+    // A negative number is taken away.
+    if (e.op === 'add' && b.op === 'const' && b.lanes === 1 && (b.arg as number) < 0 && b.dtype === 'i32')
+      return `${this.#side(e, 0)} - ${-(b.arg as number)}`;
     const infix = INFIX[e.op];
     if (infix !== undefined) return `${this.#side(e, 0)} ${infix} ${this.#side(e, 1)}`;
     const name2 = CALLS[e.op];
@@ -300,20 +310,28 @@ function shortest(value: number): string {
   return String(value);
 }
 
-/** Parts of expressions that are worth a name: read twice or more, and no leaf. Operands before users. */
-export function repeated(roots: readonly Expr[], named: ReadonlyMap<Expr, unknown>): readonly Expr[] {
+/** Nested deeper than this, an expression is named in parts: parsers of WGSL have limits, and so have readers. */
+const DEEP = 12;
+
+/** Parts of expressions that are worth a name: read twice or more, or deep, and no leaf. Operands before users. */
+function partsOf(root: Expr, named: ReadonlyMap<Expr, unknown>): readonly Expr[] {
   const uses = new Map<Expr, number>();
+  const order: Expr[] = [];
   const visit = (e: Expr): void => {
     const count = (uses.get(e) ?? 0) + 1;
     uses.set(e, count);
-    if (count === 1 && !named.has(e)) e.args.forEach(visit);
+    if (count > 1 || named.has(e)) return;
+    e.args.forEach(visit);
+    order.push(e);
   };
-  roots.forEach(visit);
-  const found = new Set<Expr>();
-  for (const root of roots)
-    for (const e of exprNodes(root))
-      if ((uses.get(e) ?? 0) > 1 && e.args.length > 0 && !named.has(e) && !isCheap(e)) found.add(e);
-  return [...found];
+  visit(root);
+  const depths = new Map<Expr, number>();
+  return order.filter((e) => {
+    const depth = 1 + e.args.reduce((most, a) => Math.max(most, depths.get(a) ?? 0), 0);
+    const names = e !== root && e.args.length > 0 && (depth > DEEP || (uses.get(e)! > 1 && !isCheap(e)));
+    depths.set(e, names ? 0 : depth);
+    return names;
+  });
 }
 
 /** As short as a name would be. */

@@ -171,6 +171,7 @@ class ShaderPrinter {
         this.#store(s);
         return;
       case 'if':
+        if (s.then.length === 0 && s.else.length === 0) return;
         this.#line(`if (${this.#expr(s.cond)}) {`);
         this.#inside(() => this.#block(s.then));
         if (s.else.length > 0) {

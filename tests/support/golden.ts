@@ -3,7 +3,7 @@
  *
  * `tests/golden/text/*.ir` pin the text form itself: a file is what printing its graphs gives, or holds any spelling of
  * them above a line `// expect` and the printed form below. `tests/golden/<pass>/*.ir` hold `graph before` above that
- * line and `graph after` below. Comment lines at the top belong to people and stay as they are.
+ * line and `graph after` below; `tests/golden/wgsl/*.ir` the shaders of a graph (`golden-wgsl.ts`). Comment lines at the top belong to people and stay as they are.
  *
  * A pair is also run in the reference interpreter on seeded values, and never blessed when its halves disagree.
  */
@@ -21,6 +21,7 @@ import { parseGraphs } from '../../ir/parse.ts';
 import { printGraph, printGraphs } from '../../ir/text.ts';
 import { sizeAt, type TensorType } from '../../ir/type.ts';
 import { verifyGraph } from '../../ir/verify.ts';
+import { expectedShaders } from './golden-wgsl.ts';
 import { projectRoot } from './project.ts';
 import '../../ir/ops/all.ts';
 
@@ -179,11 +180,11 @@ export async function runGolden(
   const file = join(root, `${name}.ir`);
   const found = readFileSync(file, 'utf8');
   const folder = name.split('/')[0]!;
-  const expected = expectedGolden(
-    found,
-    relative(projectRoot, file),
-    folder === 'text' ? undefined : await goldenPass(folder),
-  );
+  const shown = relative(projectRoot, file);
+  const expected =
+    folder === 'wgsl'
+      ? expectedShaders(found, shown)
+      : expectedGolden(found, shown, folder === 'text' ? undefined : await goldenPass(folder));
   if (update && expected !== found) writeFileSync(file, expected);
   return { file: relative(projectRoot, file), found, expected };
 }

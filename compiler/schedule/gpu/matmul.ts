@@ -21,6 +21,7 @@ import {
   min,
   mul,
   select,
+  shr,
   splat,
   sub,
   variable,
@@ -263,7 +264,7 @@ function fewRows(p: Product, panels: Buffer, when: Expr, always: boolean): Stage
   const { dtype } = typeOf(cx.region.root);
   const count = Math.min(FEW_ROWS, boundsOf(p.m)[1]);
   const slots = GROUP / 2;
-  const sums = buffer('sums', dtype, GROUP * 4, { space: 'shared', access: 'readwrite' });
+  const sums = buffer('sums', dtype, count * GROUP * 4, { space: 'shared', access: 'readwrite' });
   const units = ceildiv(p.n, PANEL);
   const grid = mul(units, when);
   const block = new Block();
@@ -285,23 +286,31 @@ function fewRows(p: Product, panels: Buffer, when: Expr, always: boolean): Stage
       },
       { step: slots },
     );
+    const place = (at: Expr, i: number): Expr => mul(add(at, i * GROUP), 4);
     acc.forEach((sum, i) => {
-      if (i > 0) body.barrier();
-      const store = (some: Block): void => {
-        const column = add(mul(u, PANEL), mul(half, 4));
-        const total = some.let('total', load(sums, mul(t, 4), 4));
-        storeQuad(p, some, p.rowAt(literal(i)), column, total);
-      };
-      body.store(sums, mul(t, 4), sum);
-      body.barrier();
-      for (let apart = GROUP / 2; apart >= 2; apart /= 2) {
-        body.if(lt(t, apart), (some) =>
-          some.store(sums, mul(t, 4), add(load(sums, mul(t, 4), 4), load(sums, mul(add(t, apart), 4), 4))),
-        );
-        body.barrier();
-      }
-      body.if(lt(t, 2), (some) => (i === 0 ? store(some) : some.if(lt(i, p.m), store)));
+      body.store(sums, place(t, i), sum);
     });
+    body.barrier();
+    // Even and odd invocations have different columns, so that two results are left.
+    body.for('s', 0, Math.log2(slots), (s, level) => {
+      const apart = level.let('apart', shr(literal(GROUP / 2), s));
+      level.if(lt(t, apart), (some) =>
+        acc.forEach((_, i) => {
+          some.store(sums, place(t, i), add(load(sums, place(t, i), 4), load(sums, place(add(t, apart), i), 4)));
+        }),
+      );
+      level.barrier();
+    });
+    body.if(lt(t, 2), (some) =>
+      acc.forEach((_, i) => {
+        const store = (one: Block): void => {
+          const total = one.let('total', load(sums, place(t, i), 4));
+          storeQuad(p, one, p.rowAt(literal(i)), add(mul(u, PANEL), mul(half, 4)), total);
+        };
+        if (i === 0) store(some);
+        else some.if(lt(i, p.m), store);
+      }),
+    );
   });
   return makeStage(cx, block, { grid, work: mul(p.k, PANEL * count), macs: always ? p.macs : 0 });
 }
