@@ -44,6 +44,11 @@ export interface PassOptions {
   readonly finiteMasks?: FiniteMasks | undefined;
   /** Runs the reference interpreter before and after each pass and compares. Slow; for small models. Default false. */
   readonly validate?: boolean | undefined;
+  /**
+   * Passes to leave out, by name: `['drop-tokens', 'pack-rows']` computes every row as written, also those that nobody
+   * reads, so that a NaN in one of them still spreads as it does in the model. Default none.
+   */
+  readonly without?: readonly string[] | undefined;
   /** Rewrites allowed in all passes together, per entry: bisects a miscompile. Default no limit. */
   readonly stopAfter?: number | undefined;
   /** Sees the graph of each entry after each pass. */
@@ -164,7 +169,7 @@ export type OptimisedEntry = Pick<ScheduledEntry, 'name' | 'authored' | 'optimis
 
 export function optimise(name: string, authored: Graph, options: Omit<PassOptions, 'symbols'>): OptimisedEntry {
   const remarks: Remark[] = [];
-  const optimised = runPasses(authored, pipelineFor('wasm'), {
+  const optimised = runPasses(authored, pipelineFor('wasm', options.without), {
     validate: options.validate,
     stopAfter: options.stopAfter,
     masks: { ...(options.weights && factsOf(options.weights)), finiteMasks: options.finiteMasks },

@@ -1,4 +1,5 @@
 /** THE ordered list of passes. */
+import { fail } from '../ir/diagnostic.ts';
 import { boundMasks } from './bound-masks.ts';
 import { canonicalize } from './canonicalize.ts';
 import { dropTokens } from './drop-tokens.ts';
@@ -29,8 +30,18 @@ const PIPELINE: readonly Pass[] = [
 
 const PASSES: readonly Pass[] = [...new Set(PIPELINE)];
 
-/** The passes that a graph goes through before it is compiled, in order. The same for every target so far. */
-export const pipelineFor = (_target?: unknown): readonly Pass[] => PIPELINE;
+/**
+ * The passes that a graph goes through before it is compiled, in order. The same for every target so far.
+ *
+ * @param without names of passes to leave out
+ * @throws CompileError `unsupported` for a name that no pass has
+ */
+export function pipelineFor(_target?: unknown, without: readonly string[] = []): readonly Pass[] {
+  for (const name of without)
+    if (!passNamed(name))
+      fail('unsupported', `no pass is called "${name}"`, { help: `passes: ${passNames().join(', ')}` });
+  return PIPELINE.filter((pass) => !without.includes(pass.name));
+}
 
 export const passNamed = (name: string): Pass | undefined => PASSES.find((pass) => pass.name === name);
 /** Names of all passes, in order of first use. */

@@ -99,6 +99,14 @@ test('counts are exact and follow the sizes', async (t) => {
   t.is(countMacs(zoo('vit-b16').entries.main!), 17_563_828_224);
 });
 
+test('passes can be left out, by names that exist', (t) => {
+  const macs = (without: readonly string[]): number =>
+    plannedMacs(lowerModel(zoo('vit-s16'), { without }).entries[0]!.relaxed, {});
+  t.is(macs(['drop-tokens']), countMacs(zoo('vit-s16').entries.main!));
+  t.true(macs([]) < macs(['drop-tokens']));
+  t.throws(() => macs(['drop-token']), { message: /no pass is called "drop-token"[\s\S]*passes: canonicalize, / });
+});
+
 test('counts beyond 32 bits do not wrap, whether sizes are fixed or bound', (t) => {
   const large = zoo('bert-large');
   for (const [symbols, at] of [

@@ -16,6 +16,7 @@ interface Options extends ModelOptions {
   readonly selftest: boolean;
   readonly validate: boolean;
   readonly stopAfter?: number;
+  readonly without?: readonly string[];
 }
 
 export function addCompile(program: Command): void {
@@ -27,6 +28,7 @@ export function addCompile(program: Command): void {
     .option('--no-selftest', 'record no run for session.selftest()')
     .option('--validate', 'run the reference interpreter before and after each pass (slow)', false)
     .option('--stop-after <n>', 'apply only the first n rewrites', readCount('--stop-after'))
+    .option('--without <passes>', 'leave out passes, by name, separated by commas', (text) => text.split(','))
     .addHelpText(
       'after',
       `
@@ -41,7 +43,7 @@ Examples:
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 async function run(source: string, options: Options): Promise<void> {
-  const { out, target, storage, validate, stopAfter } = options;
+  const { out, target, storage, validate, stopAfter, without } = options;
   await refuseOthers(resolve(out), out);
   const progress = new Progress(6);
   try {
@@ -54,6 +56,7 @@ async function run(source: string, options: Options): Promise<void> {
       symbols: dim,
       validate,
       stopAfter,
+      without,
       onPhase: (phase) => progress.step(phase),
     });
     const staged = await bundle.stage(out);
