@@ -29,13 +29,20 @@ import {
 
 const NO_WEIGHTS: WeightStore = { source: 'no weights', names: () => [], get: () => undefined };
 
+/** Sees accesses to global memory. */
+export type Watch = (numbers: Float64Array) => Float64Array;
+
 export type Inputs = Readonly<Record<string, Nd>>;
 export interface GpuProgram {
   readonly scheduled: ScheduledProgram;
   readonly plan: EntryPlan;
   readonly shaders: PrintedShaders;
-  /** Interprets the kernels on the host. @throws KernelFault */
-  host(inputs: Inputs): Record<string, Nd>;
+  /**
+   * Interprets the kernels on the host.
+   * @param watch  wraps what a launch reads and writes
+   * @throws KernelFault
+   */
+  host(inputs: Inputs, watch?: Watch): Record<string, Nd>;
   /** Runs the shaders. @throws Error with the device's message */
   device(device: GPUDevice, inputs: Inputs): Promise<Record<string, Nd>>;
 }
@@ -64,7 +71,7 @@ export function compileForGpu(
     scheduled,
     plan,
     shaders,
-    host: (inputs) => new HostRun(plan, byNumber, image, inputs).outputs(),
+    host: (inputs, watch) => new HostRun(plan, byNumber, image, inputs, watch).outputs(),
     device: (device, inputs) => new DeviceRun(device, plan, shaders, image, inputs).outputs(),
   };
 }
@@ -121,8 +128,16 @@ class HostRun {
   readonly #image: Uint8Array;
   readonly #symbols: Record<string, number>;
   readonly #memory: Float64Array[];
+  readonly #watch: Watch;
 
-  constructor(plan: EntryPlan, kernels: ReadonlyMap<number, Kernel>, image: Uint8Array, inputs: Inputs) {
+  constructor(
+    plan: EntryPlan,
+    kernels: ReadonlyMap<number, Kernel>,
+    image: Uint8Array,
+    inputs: Inputs,
+    watch: Watch = (numbers) => numbers,
+  ) {
+    this.#watch = watch;
     this.#plan = plan;
     this.#kernels = kernels;
     this.#image = image;
@@ -177,8 +192,7 @@ class HostRun {
     global.forEach((b, i) => {
       const size = evaluateIndex(b.size, value);
       const at = launch.args[i]!;
-      if ('w' in at) buffers.set(b, decode(this.#image, at.w, b.dtype, size));
-      else buffers.set(b, this.#at(at));
+      buffers.set(b, this.#watch('w' in at ? decode(this.#image, at.w, b.dtype, size) : this.#at(at)));
     });
     for (const b of kernel.buffers) if (b.space !== 'global') evaluateIndex(b.size, value);
     const grid = sizeOf(launch.grid, this.#symbols);
