@@ -191,6 +191,11 @@ export class AbstractElements {
         else if (below(b!, a!, strict - 1)) r = s.bool(false);
       } else if (r.op === 'cast' && isInt(r.dtype) && a!.dtype === 'i64') r = s.cast(narrow(a!), r.dtype);
       if (r.dtype === 'bool' && a && a.dtype !== 'bool') r = conditionOf(r, this.isBinary) ?? r;
+      // What exporters make of a quotient: (x − x mod n) ÷ n.
+      if ((r.op === 'div' || r.op === 'floordiv') && a!.op === 'sub' && a!.args[1]!.op === 'floormod') {
+        const [x, rest] = a!.args as [Expr, Expr];
+        if (rest.args[0] === x && rest.args[1] === b) r = s.floordiv(x, b!);
+      }
       if (r.dtype === 'i64') {
         const small = narrow(r);
         if (small.dtype === 'i32' && small.op !== 'const') r = s.cast(small, 'i64');

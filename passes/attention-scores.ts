@@ -62,9 +62,12 @@ const HIDES = -1e30;
 export const leadOf = (v: Value): Shape => shapeOf(v).slice(0, -2);
 const lastTwo = (v: Value): Shape => shapeOf(v).slice(-2);
 
-/** The scores that a softmax over the last axis reads; undefined when there is no product of two matrices below it. */
-export function readScores(from: Value): Scores | Miss | undefined {
-  const walk = new Walk();
+/**
+ * The scores that a softmax over the last axis reads; undefined when there is no product of two matrices below it.
+ * @param open whether each row has a visible score, where rows without one are replaced after the softmax
+ */
+export function readScores(from: Value, open?: Value): Scores | Miss | undefined {
+  const walk = new Walk(open);
   const found = walk.visit(from, 1);
   if (found === undefined || found.kind === 'miss') return found;
   const { product, scale } = found;
@@ -89,6 +92,11 @@ class Walk {
   readonly between: Value[] = [];
   /** Set below a tensor that multiplies the scores or a cap: terms found there cannot be moved out. */
   #closed: string | undefined;
+  readonly #open: Value | undefined;
+
+  constructor(open: Value | undefined) {
+    this.#open = open;
+  }
 
   /** `factor` multiplies everything at and below `v`. */
   visit(v: Value, factor: number): Product | Miss | undefined {
@@ -114,6 +122,8 @@ class Walk {
       case 'sub':
         return this.#added(v, a!, b!, factor, -1);
       case 'select':
+        // What a row without a visible score is filled with is replaced anyway.
+        if (a === this.#open && uniformOf(c!) !== undefined) return this.#into(v, b!, factor);
         return this.#filled(v, a!, b!, c!, true, factor) ?? this.#filled(v, a!, c!, b!, false, factor);
       default:
         return undefined;
@@ -260,6 +270,22 @@ function asTerms(biases: readonly Bias[], masks: readonly Mask[]): readonly Bias
   }
   return terms;
 }
+
+/** The mask that a condition on rows sums up, `some key of the row is visible`; undefined for other conditions. */
+export function maskOfRows(open: Value): Value | undefined {
+  if (open.op.name === 'reduce_any') return overKeys(open) ? withoutExpand(open.inputs[0]!) : undefined;
+  const sum = open.op.name === 'cast' ? open.inputs[0]! : open;
+  if (sum.op.name !== 'reduce_sum' && sum.op.name !== 'reduce_max') return undefined;
+  const counted = sum.inputs[0]!;
+  const isCount = counted.op.name === 'cast' && typeOf(counted.inputs[0]!).dtype === 'bool';
+  return typeOf(open).dtype === 'bool' && isCount && overKeys(sum) ? withoutExpand(counted.inputs[0]!) : undefined;
+}
+const overKeys = (fold: Value): boolean => {
+  const [axis, ...others] = fold.attrs.axes as readonly number[];
+  const rank = rankOf(fold.inputs[0]!);
+  return others.length === 0 && (axis === -1 || axis === rank - 1) && fold.attrs.keepdims === true;
+};
+export const withoutExpand = (v: Value): Value => (v.op.name === 'expand' ? withoutExpand(v.inputs[0]!) : v);
 
 const UNBOUNDED = new Set(['exp', 'pow', 'div', 'reciprocal', 'log', 'rsqrt', 'scan', 'loop', 'if']);
 const BOUND = 1e6;

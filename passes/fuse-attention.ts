@@ -14,7 +14,17 @@ import { expand, reshape, transpose } from '../ir/ops/shape.ts';
 import { equalElements } from '../ir/polynomial.ts';
 import * as s from '../ir/scalar.ts';
 import { type Dim, dim, elements, type Shape, sameDim, sameShape } from '../ir/type.ts';
-import { type Bias, isBounded, leadOf, type Mask, readScores, type Scores, type Term } from './attention-scores.ts';
+import {
+  type Bias,
+  isBounded,
+  leadOf,
+  type Mask,
+  maskOfRows,
+  readScores,
+  type Scores,
+  type Term,
+  withoutExpand,
+} from './attention-scores.ts';
 import { asWritten, is, isOne, near, rankOf, shapeOf, uniformOf } from './facts.ts';
 import type { MaskOptions } from './mask-options.ts';
 import { readMask } from './masks.ts';
@@ -25,15 +35,18 @@ interface Probabilities {
   readonly softmax: Value;
   /** Rows of NaN are replaced by zeros. */
   readonly scrubbed: boolean;
+  /** Rows for which this is false are replaced by zeros. */
+  readonly open: Value | undefined;
   readonly covers: readonly Value[];
 }
 
-/** A softmax below reshapes of its leading axes, and below a select that turns its NaN into zeros. */
+/** A softmax below reshapes of its leading axes, and below a select that turns its NaN or its empty rows into zeros. */
 function readProbabilities(from: Value): Probabilities | undefined {
   const covers: Value[] = [];
   let scrubbed = false;
+  let open: Value | undefined;
   for (let v = from; ; ) {
-    if (is(v, softmax)) return { softmax: v, scrubbed, covers: [...covers, v] };
+    if (is(v, softmax)) return { softmax: v, scrubbed, open, covers: [...covers, v] };
     covers.push(v);
     if (is(v, reshape)) {
       const x = v.inputs[0]!;
@@ -41,6 +54,11 @@ function readProbabilities(from: Value): Probabilities | undefined {
       v = x;
     } else if (v.op.name === 'select') {
       const [condition, zero, x] = v.inputs as [Value, Value, Value];
+      if (!open && uniformOf(x) === 0 && maskOfRows(condition)) {
+        open = condition;
+        v = zero;
+        continue;
+      }
       if (condition.op.name !== 'is_nan' || condition.inputs[0] !== x || uniformOf(zero) !== 0) return undefined;
       covers.push(condition);
       scrubbed = true;
@@ -57,10 +75,10 @@ function fuse(root: Value, { masks }: PassContext): ReturnType<Rule['apply']> {
   const axis = Number(weights.attrs.axis);
   if (axis !== -1 && axis !== rankOf(weights) - 1)
     return miss('the softmax does not run over the keys, which are the last axis');
-  const scores = readScores(weights.inputs[0]!);
+  const scores = readScores(weights.inputs[0]!, probabilities.open);
   if (!scores) return miss('the softmax does not read a product of queries and keys');
   if (scores.kind === 'miss') return scores;
-  const value = new Fusion(root, scores, probabilities.scrubbed, masks).build();
+  const value = new Fusion(root, scores, probabilities, masks).build();
   if (value.kind === 'miss') return value;
   const covers = new Map<Value, string>();
   for (const v of probabilities.covers) covers.set(v, 'the softmax');
@@ -72,15 +90,17 @@ class Fusion {
   readonly #root: Value;
   readonly #scores: Scores;
   readonly #scrubbed: boolean;
+  readonly #open: Value | undefined;
   readonly #facts: MaskOptions | undefined;
   readonly #batch: Dim;
   readonly #heads: Dim;
   readonly #operands: Value[] = [];
 
-  constructor(root: Value, scores: Scores, scrubbed: boolean, facts: MaskOptions | undefined) {
+  constructor(root: Value, scores: Scores, { scrubbed, open }: Probabilities, facts: MaskOptions | undefined) {
     this.#root = root;
     this.#scores = scores;
     this.#scrubbed = scrubbed;
+    this.#open = open;
     this.#facts = facts;
     [this.#batch, this.#heads] = batchAndHeads([leadOf(root), ...scores.leads, leadOf(scores.product)]);
   }
@@ -91,6 +111,8 @@ class Fusion {
     if (dtype === 'f64' && biases.length > 0) return miss('a term in f64 is added to the scores');
     const onlyEmpty =
       masks.length > 0 && masks.every((m) => m.empty === 'nan') && biases.every((t) => !t.fill && isBounded(t.value));
+    if (this.#open && !this.#isOpenWhereVisible(this.#open))
+      return miss('rows of the softmax become zeros, and not those that its only mask hides');
     const a = unscaled(stored(product.inputs[0]!, product.attrs.transposeA === true));
     const b = unscaled(stored(product.inputs[1]!, product.attrs.transposeB !== true));
     if (rankOf(b.value) < rankOf(a.value) && !leadOf(a.value).every(isOne))
@@ -121,13 +143,23 @@ class Fusion {
     const empty = masks[0]?.empty ?? 'zero';
     const written = attention([q, k, values, ...this.#operands], {
       ...plain,
-      ...(mask && { mask, emptyRow: this.#scrubbed && onlyEmpty ? 'zero' : empty }),
+      ...(mask && { mask, emptyRow: this.#open || (this.#scrubbed && onlyEmpty) ? 'zero' : empty }),
       ...(bias && { bias }),
     });
     const out = this.#scrubbed && !onlyEmpty ? this.#withoutNaN(written, plain) : written;
     if (!out) return miss('NaN of the softmax become zeros, and not only rows that a mask of −∞ hides make them');
     const shape = shapeOf(this.#root);
     return sameShape(shapeOf(out), shape) ? out : reshape([out], { shape });
+  }
+
+  /** Whether rows are replaced exactly where the mask of the scores leaves none visible. */
+  #isOpenWhereVisible(open: Value): boolean {
+    const [mask, ...others] = this.#scores.masks;
+    const rows = maskOfRows(open);
+    if (!mask || !rows || others.length > 0) return false;
+    // Where the scores are hidden while it is true, rows sum up its opposite.
+    const visible = mask.when && rows.op.name === 'not' ? withoutExpand(rows.inputs[0]!) : rows;
+    return (!mask.when || visible !== rows) && visible === withoutExpand(mask.value);
   }
 
   /** The attention whose rows of NaN are zeros, where only rows without a visible key are NaN. */
