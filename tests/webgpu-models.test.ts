@@ -1,8 +1,15 @@
 /** Whole models on WebGPU: every fixture of a published model against what PyTorch recorded. */
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
+import { decompose } from '../compiler/decompose.ts';
+import { GpuKernelList } from '../compiler/gpu-kernels.ts';
+import { WEBGPU } from '../compiler/gpu-target.ts';
+import { partition } from '../compiler/partition.ts';
+import { scheduleProgram } from '../compiler/schedule-regions.ts';
 import { readSafetensors } from '../frontends/weights/sharded.ts';
 import { modelFromHf } from '../frontends/zoo/hf.ts';
+import { zoo } from '../frontends/zoo/index.ts';
 import type { Graph } from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
 import { toFloat32, type WeightTensor } from '../ir/weights.ts';
@@ -103,5 +110,31 @@ test('GPT-2 gives the recorded prefill, and decodes from its cache', async (t) =
       record(`output.decode.${step}.logits`),
     );
     present = Object.entries(outputs).filter(([name]) => name.startsWith('present.'));
+  }
+});
+
+test('published models at full size become small shaders that the device takes', async (t) => {
+  const device = await gpuDevice();
+  for (const name of ['vit-b16', 'mae-b16', 'bert-base', 'gpt2']) {
+    const list = new GpuKernelList();
+    for (const graph of Object.values(zoo(name).entries as Readonly<Record<string, Graph>>))
+      list.add(scheduleProgram(partition(decompose(runPasses(graph, pipelineFor('wasm')))), WEBGPU));
+    const { sources, kernels } = list.print();
+    for (const code of sources) {
+      const { messages } = await device.createShaderModule({ code }).getCompilationInfo();
+      t.deepEqual(
+        [...messages].map((m) => m.message),
+        [],
+        name,
+      );
+    }
+    const bytes = gzipSync(sources.join('')).length;
+    t.true(bytes <= 12_000, `the shaders of ${name} are ${bytes} bytes, gzipped`);
+    // The embedding of GPT-2 is larger than a binding may be.
+    t.is(
+      kernels.some((k) => k.bindings.some((b) => 'from' in b)),
+      name === 'gpt2',
+      name,
+    );
   }
 });
