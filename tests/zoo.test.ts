@@ -1,5 +1,7 @@
 /** The zoo: counts that the literature states, names, seeded weights. */
 import test from 'ava';
+import { lowerModel } from '../compiler/compile.ts';
+import { plannedMacs } from '../compiler/report.ts';
 import {
   bert,
   countParameters,
@@ -127,6 +129,24 @@ test('an autoencoder without decoder gives the latent of every patch and the mas
   });
   t.deepEqual([...main(model).outputs.keys()], ['latent', 'mask']);
   t.false(model.parameters.some(({ name }) => name.startsWith('decoder')));
+});
+
+test('an encoder of which only visible patches are read costs what those cost', (t) => {
+  const encoder = mae({
+    imageSize: 224,
+    patchSize: 16,
+    channels: 3,
+    layers: 12,
+    width: 768,
+    heads: 12,
+    mlp: 3072,
+    decoder: { layers: 8, width: 512, heads: 16, mlp: 2048 },
+    hasDecoder: false,
+    latents: 'visible',
+  });
+  const [embed, blocks] = [28_901_376, 4_292_812_800];
+  t.is(countMacs(main(encoder)), 115_605_504 + 17_447_454_720);
+  t.is(plannedMacs(lowerModel(encoder, {}).entries[0]!.relaxed, {}), embed + blocks);
 });
 
 const tiny = () =>

@@ -50,6 +50,8 @@ export interface MaeOptions extends StackConfig, PatchConfig {
   readonly normPixLoss?: boolean;
   /** Which rows of `pred` are given: those of all patches, or zeros for visible ones. Default `all`. */
   readonly predictions?: 'all' | 'removed';
+  /** Which rows of `latent` an encoder alone gives: those of all patches, or zeros for removed ones. Default `all`. */
+  readonly latents?: 'all' | 'visible';
   /** False for an encoder alone, whose outputs are `latent` and `mask`. Default true. */
   readonly hasDecoder?: boolean;
   /** Default 1e-6; the transformers library has 1e-12. */
@@ -63,7 +65,8 @@ export interface MaeOptions extends StackConfig, PatchConfig {
  * `pixel_values` f32[B, C, S, S], `noise` f32[B, L] → `pred` f32[B, L, P·P·C], `mask` f32[B, L] (1 = removed),
  * `loss` f32 (mean squared error over removed patches).
  *
- * With `predictions: 'removed'` the rows of visible patches are zeros, and their predictions are not computed.
+ * With `predictions: 'removed'` the rows of visible patches are zeros, and their predictions are not computed; so it is
+ * with `latents: 'visible'` and removed patches, where there is no decoder.
  *
  * The patches of least noise stay: noise is any set of random numbers, equal ones count in order of position.
  * Batch is symbolic: 1 … 64, default 1.
@@ -72,7 +75,7 @@ export interface MaeOptions extends StackConfig, PatchConfig {
  * sine-cosine positions.
  */
 export function mae(options: MaeOptions): ModelGraph {
-  const { maskRatio = 0.75, normPixLoss = false, hasDecoder = true, predictions = 'all' } = options;
+  const { maskRatio = 0.75, normPixLoss = false, hasDecoder = true, predictions = 'all', latents = 'all' } = options;
   const { eps = 1e-6, activation = 'gelu', qkvBias = true, name = 'mae' } = options;
   const { imageSize, patchSize, channels, layers, width, heads, mlp, decoder } = options;
   const shared = { eps, activation, qkvBias, matrix: init.xavierUniform };
@@ -133,7 +136,7 @@ export function mae(options: MaeOptions): ModelGraph {
         x = visionBlock(`blocks.${layer}`, x, { ...shared, layers, width, heads, mlp }, { mask }).x;
       const latent = named('latent', nn.layerNorm('norm', { size: width, eps })(x));
       const removed = cast(not(stays), f32);
-      if (!hasDecoder) return { latent, mask: removed };
+      if (!hasDecoder) return { latent: latents === 'all' ? latent : output(latent, { where: keep }), mask: removed };
 
       const embed = nn.linear('decoder_embed', {
         in: width,
