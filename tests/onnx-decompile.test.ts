@@ -1,5 +1,5 @@
 /** ONNX models as TypeScript: what is written traces to the same graph, type-checks, and reads like a model. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
@@ -12,9 +12,9 @@ import { type Graph, graph, graphValues } from '../ir/graph.ts';
 import type { Model } from '../ir/model.ts';
 import { allOps } from '../ir/op.ts';
 import { exampleGraph } from '../ir/ops/example.ts';
-import { parseGraph, parseGraphs } from '../ir/parse.ts';
-import { bareText } from './onnx-export-kit.ts';
-import { goldenNames, goldenRoot } from './support/golden.ts';
+import { parseGraph } from '../ir/parse.ts';
+import { bareText, goldenGraphs } from './onnx-export-kit.ts';
+import { goldenNames } from './support/golden.ts';
 import { projectRoot } from './support/project.ts';
 import { randomGraph, recipes } from './support/random-graph.ts';
 import { typeErrors } from './support/type-errors.ts';
@@ -103,14 +103,7 @@ test('every example of every operator is written so that it type-checks and trac
 test('goldens and random graphs are written so that they trace to themselves', async (t) => {
   t.timeout(5 * 60_000);
   for (const name of goldenNames()) {
-    const content = readFileSync(join(goldenRoot, `${name}.ir`), 'utf8');
-    let graphs: readonly Graph[];
-    try {
-      graphs = parseGraphs(content.replace('// expect', ''));
-    } catch {
-      graphs = parseGraphs(content.split('// expect')[1] ?? '');
-    }
-    for (const g of graphs) {
+    for (const g of goldenGraphs(name)) {
       if (/\W/.test(g.name)) continue;
       await checkModel(t, asModel(g));
     }

@@ -1,8 +1,13 @@
 /** What tests of written ONNX files share: graphs without names for people, and runs in onnxruntime. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { bytesOf } from '../frontends/onnx/export-writer.ts';
+import { CompileError } from '../ir/diagnostic.ts';
 import { type Graph, graph, graphValues, isGraph, type Value } from '../ir/graph.ts';
 import { type Nd, nd } from '../ir/nd.ts';
+import { parseGraphs } from '../ir/parse.ts';
 import { printGraph } from '../ir/text.ts';
+import { goldenRoot } from './support/golden.ts';
 
 /** A graph's text without names of values, which are for people and no part of what it is. */
 export function bareText(g: Graph, { locs = true }: { readonly locs?: boolean } = {}): string {
@@ -26,6 +31,19 @@ function withoutNames(g: Graph): Graph {
     g.inputs.map((v) => copies.get(v)!),
     [...g.outputs].map(([key, v]) => [key, copies.get(v)!]),
   );
+}
+
+/** The graphs of a golden file: both halves of a pair, or the printed half of a file of the text form. */
+export function goldenGraphs(name: string): readonly Graph[] {
+  const text = readFileSync(join(goldenRoot, `${name}.ir`), 'utf8');
+  for (const part of [text.replace('// expect', ''), text.split('// expect')[1] ?? '', text]) {
+    try {
+      return parseGraphs(part);
+    } catch (error) {
+      if (!(error instanceof CompileError)) throw error;
+    }
+  }
+  return [];
 }
 
 const ORT_TYPES = {

@@ -2,7 +2,7 @@
  * How operators of ours are written in ONNX: by the `onnx` slot of their object where it says all; by the entries here
  * where the spelling needs more; by simpler operators where the opset has none; element by element as the last resort.
  */
-import { isFloat, isInt, type Scalar } from '../../ir/dtype.ts';
+import { intRange, isFloat, isInt, type Scalar, sizeOf } from '../../ir/dtype.ts';
 import type { AttrValue } from '../../ir/graph.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
@@ -13,7 +13,7 @@ import { scalar } from '../../ir/ops/structural.ts';
 import type { Dim } from '../../ir/type.ts';
 import type { AttributeDraft } from './encode.ts';
 import { elementwise } from './export-expr.ts';
-import { typed } from './export-types.ts';
+import { takes, typed } from './export-types.ts';
 import { elementType, float, type GraphWriter, int, ints, refuse, string } from './export-writer.ts';
 
 /** What an entry is given: where to write, and how to write values built from simpler operators. */
@@ -158,6 +158,14 @@ export const activations: ExportEntries = {
     const bound = (value: AttrValue): string => (Number.isFinite(value) ? w.scalar(value as number, dtype) : '');
     return w.node('Clip', [inputs[0]!, bound(min), bound(max)]);
   },
+  cast: (v, { w, inputs }) => {
+    const [from, to] = [typeOf(v.inputs[0]!).dtype, v.attrs.to as Scalar];
+    // Ours saturates. ONNX leaves open what becomes of floats that do not fit, which short integers meet in earnest.
+    if (!isFloat(from) || !isInt(to) || sizeOf(to) > 2 || (from === 'f16' && sizeOf(to) > 1)) return undefined;
+    const [low, high] = intRange(to);
+    const inside = w.node('Clip', [inputs[0]!, w.scalar(low, from), w.scalar(high, from)]);
+    return w.cast(inside, from, to);
+  },
   stop_gradient: (_, { w, inputs }) => w.node('Identity', inputs),
   rem: (v, { w, inputs }) => typed(w, 'Mod', inputs, dtypesOf(v), typeOf(v).dtype, { fmod: int(1) }),
   floor_mod: (v, { w, inputs }) =>
@@ -173,9 +181,17 @@ const reduction =
     const axes = normalizeAxes(v.attrs.axes as readonly number[], x.shape.length);
     const keepdims = int(v.attrs.keepdims === true ? 1 : 0);
     if (axes.length === 0) return noAxes(v, op, w, inputs[0]!);
+    if (op === 'ReduceMean' && isGlobalPool(v, axes)) return w.node('GlobalAveragePool', [inputs[0]!]);
     if (w.opset >= since) return typed(w, op, [inputs[0]!, w.longs(axes)], [x.dtype], x.dtype, { keepdims });
     return typed(w, op, [inputs[0]!], [x.dtype], x.dtype, { axes: ints(axes), keepdims });
   };
+/** A mean over all positions of an image, [B, C, H, W] and more, which has an operator of its own. */
+const isGlobalPool = (v: Value, axes: readonly number[]): boolean => {
+  const { shape, dtype } = typeOf(v.inputs[0]!);
+  const spatial = shape.length >= 4 && axes.length === shape.length - 2 && axes.every((axis) => axis >= 2);
+  return spatial && v.attrs.keepdims === true && takes('AveragePool', dtype) && !shape.includes(0);
+};
+
 /** Without axes their reductions fold everything, ours nothing; what is left is what happens to one element. */
 function noAxes(v: Value, op: string, w: GraphWriter, x: string): string {
   return op === 'ReduceLogSumExp' && isFloat(typeOf(v).dtype)
