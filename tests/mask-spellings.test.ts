@@ -1,5 +1,5 @@
 /** Attention as exporters write it: whatever the spelling of its mask, the same predicate comes out. */
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { importOnnx } from '../frontends/onnx/index.ts';
@@ -89,3 +89,34 @@ test('every file has a meaning, and every meaning a file of each kind', (t) => {
   );
   t.deepEqual(files, wanted.sort());
 });
+
+/** Models beside the checkout: how many attentions have each mask. */
+const PUBLISHED: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+  'nn-transformer-encdec-causal': { 'k <= q, zero': 2, 'none, zero': 4 },
+  'nn-transformer-encoder-padmask': { '!in3[b div 4, k], nan': 2 },
+  'ort-bert-toy-pretraining': { 'in3[b, k] != 0, unmasked': 5 },
+};
+for (const [name, wanted] of Object.entries(PUBLISHED))
+  test(`${name}: masks of a model that others exported`, (t) => {
+    const file = join(projectRoot, '..', 'shared', 'models', name, 'model.onnx');
+    if (!existsSync(file)) {
+      t.log(`not run: there is no shared/models/${name} beside the checkout`);
+      t.pass();
+      return;
+    }
+    const { model, weights } = importOnnx(file);
+    const passes = pipelineFor();
+    const after = runPasses(
+      model.entries.main!,
+      passes.slice(0, passes.findIndex((p) => p.name === 'fold-masks') + 1),
+      { masks: factsOf(weights) },
+    );
+    const found: Record<string, number> = {};
+    for (const { op, attrs } of graphValues(after)) {
+      if (op.name !== 'attention') continue;
+      t.is(attrs.bias, undefined);
+      const key = `${attrs.mask ? printExpr(attrs.mask as never) : 'none'}, ${String(attrs.emptyRow)}`;
+      found[key] = (found[key] ?? 0) + 1;
+    }
+    t.deepEqual(found, wanted);
+  });

@@ -1,13 +1,14 @@
 /** `heddle compile` */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import type { FiniteMasks } from '../../passes/mask-options.ts';
 import { refuseOthers } from '../bundle.ts';
 import { compile, type TargetName } from '../compile.ts';
 import type { CompileReport } from '../report.ts';
 import { type ModelOptions, modelOptions, readCount, readStorage, readTarget } from './options.ts';
 import { recordSelfTest } from './record.ts';
 import { loadSource } from './source.ts';
-import { byteText, countText, EXIT, Progress, print, printJson, sizesText, table } from './terminal.ts';
+import { byteText, countText, EXIT, Progress, print, printJson, sizesText, table, usage } from './terminal.ts';
 
 interface Options extends ModelOptions {
   readonly out: string;
@@ -17,7 +18,11 @@ interface Options extends ModelOptions {
   readonly validate: boolean;
   readonly stopAfter?: number;
   readonly without?: readonly string[];
+  readonly finiteMasks: FiniteMasks;
 }
+
+const readFiniteMasks = (text: string): FiniteMasks =>
+  text === 'exact' || text === 'keep' ? text : usage(`--finite-masks is "${text}"`, 'it is exact or keep');
 
 export function addCompile(program: Command): void {
   modelOptions(program.command('compile <model>'))
@@ -29,6 +34,12 @@ export function addCompile(program: Command): void {
     .option('--validate', 'run the reference interpreter before and after each pass (slow)', false)
     .option('--stop-after <n>', 'apply only the first n rewrites', readCount('--stop-after'))
     .option('--without <passes>', 'leave out passes, by name, separated by commas', (text) => text.split(','))
+    .option(
+      '--finite-masks <how>',
+      'what -10000 added to scores means: exact, a mask; keep, a number unless weights show that scores are small',
+      readFiniteMasks,
+      'exact',
+    )
     .addHelpText(
       'after',
       `
@@ -43,7 +54,7 @@ Examples:
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 async function run(source: string, options: Options): Promise<void> {
-  const { out, target, storage, validate, stopAfter, without } = options;
+  const { out, target, storage, validate, stopAfter, without, finiteMasks } = options;
   await refuseOthers(resolve(out), out);
   const progress = new Progress(6);
   try {
@@ -57,6 +68,7 @@ async function run(source: string, options: Options): Promise<void> {
       validate,
       stopAfter,
       without,
+      finiteMasks,
       onPhase: (phase) => progress.step(phase),
     });
     const staged = await bundle.stage(out);
@@ -100,6 +112,13 @@ function reportText(out: string, report: CompileReport): string {
     ...entries.map(
       ({ name, macs, macsCompiled }) =>
         `${name}: ${countText(macs)} multiply-accumulates${macs === macsCompiled ? '' : `, ${countText(macsCompiled)} as compiled`}`,
+    ),
+    ...entries.flatMap(({ name, pairs }) =>
+      pairs.executed === pairs.written
+        ? []
+        : [
+            `${name}: attention computes ${countText(pairs.executed)} of ${countText(pairs.written)} scores, others are masked`,
+          ],
     ),
     ...(missed.length > 0
       ? [`${missed.length} rewrites were refused: heddle dump … --remarks PASS says which and why`]
