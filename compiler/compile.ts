@@ -77,7 +77,7 @@ export function compile(model: Model, options: CompileOptions): Bundle {
   requireNames(model, store);
   const { entries, kernels, weights, at, webgpu } = lowerModel(model, options);
   onPhase?.('weights');
-  const packed = weights.write(store, storage, 'weights.bin');
+  const packed = weights.write(store, storage, 'weights.bin', webgpu !== undefined);
   const wasm = joinModules('kernels.bin', kernels);
   const files = new Map<string, Uint8Array>([
     ['kernels.bin', wasm.bytes],

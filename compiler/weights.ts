@@ -1,7 +1,7 @@
 /** Weights as the kernels want them: evaluated, packed, laid side by side and written as one file. */
 import { createHash } from 'node:crypto';
 import { fail } from '../ir/diagnostic.ts';
-import { isFloat, type Scalar, sizeOf } from '../ir/dtype.ts';
+import { intRange, isFloat, type Scalar, sizeOf } from '../ir/dtype.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { graph, typeOf, type Value } from '../ir/graph.ts';
 import type { Nd } from '../ir/nd.ts';
@@ -66,8 +66,16 @@ export class WeightPlan implements WeightPlaces {
    * The file's bytes and what the manifest says of them. `storage` f16 halves floats that fit it; others stay f32. Tensors
    * stand in the file as far apart as in memory (half as far, where they are stored as halves), so that neighbours are
    * one segment: most models have a single one.
+   *
+   * @param words  whether a target of the bundle has integers of 32 bits only
+   * @throws CompileError `range` for a number that does not fit what it is stored in, or with `words` what it is read as
    */
-  write(store: WeightStore, storage: 'f32' | 'f16', file: string): { bytes: Uint8Array; info: WeightsInfo } {
+  write(
+    store: WeightStore,
+    storage: 'f32' | 'f16',
+    file: string,
+    words = false,
+  ): { bytes: Uint8Array; info: WeightsInfo } {
     const segments: { from: number; bytes: number; to: number; stored: 'raw' | 'f16' }[] = [];
     const places: number[] = [];
     let total = 0;
@@ -86,6 +94,7 @@ export class WeightPlan implements WeightPlaces {
     const bytes = new Uint8Array(total);
     for (const [i, p] of this.order.entries()) {
       const packed = pack(evaluateStatic(p.value, store), p);
+      if (words && packed instanceof BigInt64Array) requireWords(packed, p);
       const halved = storage === 'f16' && p.dtype === 'f32' ? halve(packed as Float32Array, p.value) : packed;
       bytes.set(new Uint8Array(halved.buffer, halved.byteOffset, halved.byteLength), places[i]!);
     }
@@ -116,14 +125,26 @@ class WeightKeys {
   }
 }
 
+/** Refuses 64-bit integers that 32 bits of their signedness cannot hold. */
+function requireWords(values: BigInt64Array, { value, dtype }: Placed): void {
+  const [low, high] = intRange(dtype === 'u64' ? 'u32' : 'i32');
+  for (const x of values)
+    if (x < low || x > high)
+      fail('range', `${nameOf(value)} holds ${x}, and integers have 32 bits on WebGPU`, {
+        loc: value.loc,
+        help: 'compile for wasm alone, or use smaller numbers',
+      });
+}
+
+const nameOf = (value: Value): string =>
+  value.op.name === 'param' ? `tensor "${String(value.attrs.name)}"` : `a weight made by ${value.op.name}`;
+
 /** @throws CompileError `range` for a value that no half can hold, rather than making it infinite */
 function halve(values: Float32Array, from: Value): Uint16Array {
   const halves = toHalf(values);
   for (const [i, half] of halves.entries())
     if ((half & 0x7fff) === 0x7c00 && Number.isFinite(values[i]!)) {
-      const what =
-        from.op.name === 'param' ? `tensor "${String(from.attrs.name)}"` : `a weight made by ${from.op.name}`;
-      fail('range', `${what} holds ${values[i]}, and f16 ends at 65504`, { loc: from.loc, help: 'store f32' });
+      fail('range', `${nameOf(from)} holds ${values[i]}, and f16 ends at 65504`, { loc: from.loc, help: 'store f32' });
     }
   return halves;
 }

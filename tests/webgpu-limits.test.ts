@@ -1,7 +1,9 @@
 /** What a device bounds, and what kernels cost: bindings, the size of a binding, bytes moved for each operation. */
 import test from 'ava';
+import { compile } from '../compiler/compile.ts';
 import { WEBGPU } from '../compiler/gpu-target.ts';
 import { EVERY_DEVICE } from '../compiler/wgsl-access.ts';
+import { CompileError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Expr } from '../ir/expr.ts';
 import { type Attrs, type Graph, graph, typeOf, type Value } from '../ir/graph.ts';
@@ -189,4 +191,24 @@ test('rows are read once, whatever is folded of them', (t) => {
     t.is(reads, 600, name);
     t.is(writes, 600, name);
   }
+});
+
+test('weights of 64-bit integers beyond 32 bits are refused for WebGPU, by name', (t) => {
+  const table = param([], { name: 'table', dtype: 'i64', shape: [3] });
+  const x = input([], { name: 'x', dtype: 'i64', shape: [3] }, { name: 'x' });
+  const entries = { main: graph('main', [x], [['y', op('add', [x, table])]]) };
+  const weightsOf = (last: bigint): WeightStore => ({
+    source: 'test',
+    names: () => ['table'],
+    get: () => ({ dtype: 'i64', shape: [3], bytes: new Uint8Array(BigInt64Array.of(1n, -2n, last).buffer) }),
+  });
+  const targets = { target: ['wasm', 'webgpu'] } as const;
+  const model = { name: 'long', entries };
+  t.notThrows(() => compile(model, { weights: weightsOf(-(2n ** 31n)), ...targets }));
+  t.notThrows(() => compile(model, { weights: weightsOf(2n ** 31n) }));
+  const error = t.throws(() => compile(model, { weights: weightsOf(2n ** 31n), ...targets }), {
+    instanceOf: CompileError,
+  });
+  t.is(error?.diagnostic.code, 'range');
+  t.regex(error?.diagnostic.message ?? '', /tensor "table" holds 2147483648/);
 });
