@@ -13,6 +13,7 @@ import { sizeAt, type TensorType } from '../ir/type.ts';
 import type { WeightStore } from '../ir/weights.ts';
 import { runPasses } from '../passes/pass.ts';
 import { passNamed, passNames, pipelineFor } from '../passes/pipeline.ts';
+import { arrayClass } from '../runtime/tensor.ts';
 import { goldenNames, goldenRoot } from './support/golden.ts';
 import { compileGraph } from './support/run-graph.ts';
 import '../ir/ops/all.ts';
@@ -35,7 +36,11 @@ function storeOf(graph: Graph): WeightStore {
     const type = types.get(name);
     if (!type) return undefined;
     const x = fill(name, type);
-    return { dtype: 'f32', shape: x.shape, bytes: new Uint8Array(Float32Array.from(x.data).buffer) };
+    const data = new arrayClass[type.dtype](x.data.length);
+    x.data.forEach((value, i) => {
+      data[i] = data instanceof BigInt64Array || data instanceof BigUint64Array ? BigInt(value) : value;
+    });
+    return { dtype: type.dtype, shape: x.shape, bytes: new Uint8Array(data.buffer) };
   };
   return { source: 'seeded', names: () => [...types.keys()], get };
 }
