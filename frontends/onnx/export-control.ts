@@ -3,7 +3,7 @@ import { type Graph, typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
 import type { Dim } from '../../ir/type.ts';
 import type { GraphDraft } from './encode.ts';
-import type { ExportEntries, ExportEntry, Writing } from './export-ops.ts';
+import type { ExportEntries, ExportEntry } from './export-ops.ts';
 import { type GraphWriter, int, ints } from './export-writer.ts';
 
 /** Writes a subgraph: its first `own` inputs stay inputs, the others stand for tensors around it. */
@@ -64,4 +64,3 @@ function filledUp(
 }
 
 export const control = (body: BodyWriter): ExportEntries => ({ scan: scan(body), if: branch(body), loop: loop(body) });
-export type { Writing };

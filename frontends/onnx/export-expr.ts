@@ -1,6 +1,6 @@
 /** Expressions over sizes, coordinates and elements as ONNX nodes. */
 import { isFloat, isInt, isUnsigned, type Scalar } from '../../ir/dtype.ts';
-import { type Expr, exprNodes, makeExpr, type Var } from '../../ir/expr.ts';
+import { type Expr, exprNodes, makeExpr } from '../../ir/expr.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
 import type { Lowering } from '../../ir/op.ts';
@@ -214,7 +214,7 @@ export function gridTensor(
     const fits = e.args.every((a, i) => {
       const d = shape[i]!;
       if (axes[i]! < 0) return a.op === 'const' && a.arg === 0 && d === 1;
-      return dim(d) === dim(place.shape[axes[i]!]!) && (d !== 1 || true);
+      return dim(d) === dim(place.shape[axes[i]!]!);
     });
     const used = axes.filter((axis) => axis >= 0);
     if (!fits || used.some((axis, i) => i > 0 && axis <= used[i - 1]!)) return undefined;
@@ -280,5 +280,3 @@ export function elementwise(
 }
 const stretched = (w: GraphWriter, x: string, whole: boolean, shape: Shape): string =>
   whole ? x : w.node('Expand', [x, w.sizes(shape)]);
-
-export const varName = (e: Expr): string => (e.arg as Var).name;

@@ -21,7 +21,7 @@ import { annotate, inputEntries } from './provenance.ts';
 /** Bytes of a parameter as its graph declares it. */
 export type Initializer = (param: Value, name: string) => TensorDraft;
 
-/** Where a symbol's size is read off: an axis of an input that is `scale` · symbol + `offset`. */
+/** Where a symbol's size is read off: an axis of an input whose size is the symbol, or a multiple of it plus a number. */
 interface Measure {
   readonly input: string;
   readonly axis: number;
@@ -155,7 +155,7 @@ export class ModelWriter implements FileWriter {
   ): void {
     const order = topoOrder(outputs);
     const wanted = (v: Value): string | undefined =>
-      keys.get(v) ?? (v.name === undefined ? undefined : this.free(v.name));
+      keys.get(v) ?? (v.name === undefined ? undefined : this.names.unique(v.name));
     const parts = new Map<Value, Value[]>();
     for (const v of order) if (v.op.name === 'get') parts.set(v.inputs[0]!, [...(parts.get(v.inputs[0]!) ?? []), v]);
     for (const v of order) {
@@ -202,9 +202,6 @@ export class ModelWriter implements FileWriter {
       annotate(v, inputs, named, written, plain);
     }
   }
-
-  /** A name for people, made unique; the same name as an input's or output's key gets a number. */
-  private readonly free = (name: string): string => this.names.unique(name);
 
   /** Values built on the operands of the value that is being written: nodes of the same group. */
   private inline(

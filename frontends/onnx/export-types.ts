@@ -6,7 +6,6 @@ import { type GraphWriter, widened } from './export-writer.ts';
 const of = (words: string): ReadonlySet<Scalar> => new Set(words.split(' ') as Scalar[]);
 const FLOATS = of('f16 f32 f64');
 const FLOATS_BF = of('f16 f32 f64 bf16');
-const WORDS = of('f16 f32 f64 i32 i64 u32 u64');
 const WORDS_BF = of('f16 f32 f64 bf16 i32 i64 u32 u64');
 const NUMBERS = of('f16 f32 f64 i8 i16 i32 i64 u8 u16 u32 u64');
 
@@ -18,7 +17,6 @@ const TAKES: Readonly<Record<string, ReadonlySet<Scalar>>> = {
   Neg: of('f16 f32 f64 bf16 i8 i16 i32 i64'),
   Relu: of('f16 f32 f64 bf16 i8 i16 i32 i64'),
   Pow: of('f16 f32 f64 bf16 i32 i64'),
-  Sum: FLOATS_BF,
   Round: FLOATS,
   Sin: FLOATS,
   Cos: FLOATS,
@@ -61,7 +59,6 @@ const TAKES: Readonly<Record<string, ReadonlySet<Scalar>>> = {
   BitShift: of('u8 u16 u32 u64'),
   Mod: of('f16 f32 f64 bf16 i8 i16 i32 i64 u8 u16 u32 u64'),
   RMSNormalization: FLOATS_BF,
-  CastLike: WORDS,
 };
 
 /** Whether an operator takes elements of that type. */
