@@ -195,6 +195,11 @@ export function evaluateStatic(value: Value, store: WeightStore): Data {
       return fromNd(value.attrs.value as Nd);
     case 'reshape':
       return evaluateStatic(value.inputs[0]!, store);
+    case 'slice': {
+      const rows = wholeRows(value);
+      if (rows) return evaluateStatic(value.inputs[0]!, store).slice(...rows);
+      break;
+    }
     case 'concat': {
       // Rows of whole operands stand one after another.
       const outer = typeOf(value).shape.slice(0, Number(value.attrs.axis));
@@ -220,6 +225,21 @@ export function evaluateStatic(value: Value, store: WeightStore): Data {
     },
   });
   return fromNd(result.value!);
+}
+
+/** Where the elements of a slice begin and end in its operand, when it takes whole rows of that; undefined otherwise. */
+function wholeRows(value: Value): readonly [number, number] | undefined {
+  const { dtype, shape } = typeOf(value.inputs[0]!);
+  const [rows, ...inner] = staticShape(shape)!;
+  const [start, ...starts] = value.attrs.starts as readonly number[];
+  const [stop, ...stops] = value.attrs.stops as readonly number[];
+  const forward = (value.attrs.steps as readonly number[]).every((step) => step === 1);
+  const whole = inner.every((size, i) => starts[i] === 0 && stops[i] === size);
+  // Types without an array of their own come as bytes.
+  if (rows === undefined || typeof start !== 'number' || typeof stop !== 'number') return undefined;
+  if (!forward || !whole || sizeOf(dtype) < 4) return undefined;
+  const row = inner.reduce((n, d) => n * d, 1);
+  return [start * row, stop * row];
 }
 
 function findParam(root: Value, name: string): Value {

@@ -2,12 +2,14 @@ import test, { type ExecutionContext } from 'ava';
 import { compile, lowerModel } from '../compiler/compile.ts';
 import { defaultSizes, narrowModel } from '../compiler/narrow.ts';
 import { plannedMacs } from '../compiler/report.ts';
+import { evaluateStatic } from '../compiler/weights.ts';
 import { dim, entry, input, model, program, reshape, type Tensor as Traced } from '../frontends/dsl/index.ts';
 import { seededWeights, zoo } from '../frontends/zoo/index.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { graphValues } from '../ir/graph.ts';
 import { countMacs } from '../ir/macs.ts';
 import { nd } from '../ir/nd.ts';
+import { parseGraph } from '../ir/parse.ts';
 import { printGraph } from '../ir/text.ts';
 import { toFloat32, type WeightStore } from '../ir/weights.ts';
 import type { Tensor } from '../runtime/api.ts';
@@ -97,6 +99,26 @@ test('counts are exact and follow the sizes', async (t) => {
   t.is(await at({ batch: 7 }), 7 * (6 * 5 + 5 * 3));
   // Published sizes: attention of 12 heads over 197 tokens and 12 layers of 768.
   t.is(countMacs(zoo('vit-b16').entries.main!), 17_563_828_224);
+});
+
+test('slices of weights are cut when a bundle is made', (t) => {
+  const bytes = (values: readonly number[]): Uint8Array => new Uint8Array(Float32Array.from(values).buffer);
+  const store = {
+    source: 'a test',
+    names: () => ['w'],
+    get: () => ({ dtype: 'f32', shape: [4, 3], bytes: bytes(Array.from({ length: 12 }, (_, i) => i)) }) as const,
+  };
+  const cut = (attrs: string): number[] => {
+    const text = `graph g() {
+      %w = param {name = "w"} : f32[4, 3]
+      %s = slice %w {${attrs}} : f32[2, 3]
+      return s: %s
+    }`;
+    return Array.from(evaluateStatic(parseGraph(text).outputs.get('s')!, store), Number);
+  };
+  t.deepEqual(cut('starts = [1, 0], stops = [3, 3], steps = [1, 1]'), [3, 4, 5, 6, 7, 8]);
+  t.deepEqual(cut('starts = [0, 0], stops = [4, 3], steps = [2, 1]'), [0, 1, 2, 6, 7, 8]);
+  t.deepEqual(cut('starts = [1, 2], stops = [3, -1], steps = [1, -1]'), [5, 4, 3, 8, 7, 6]);
 });
 
 test('passes can be left out, by names that exist', (t) => {
