@@ -18,7 +18,6 @@ import { nameCoordinates } from './element.ts';
 import {
   type Left,
   multiplyTile,
-  PANEL,
   packPanels,
   panelElements,
   rowTiles,
