@@ -134,8 +134,8 @@ const isKnown = (n: Node, i: number): boolean => n.item(i).dims !== undefined ||
 function slicedByData(n: Node): Value {
   const [starts, ends] = [to(n.value(1), 'i64'), to(n.value(2), 'i64')];
   const count = typeOf(starts).shape[0]!;
-  const axes = n.ints(3) ?? (typeof count === 'number' ? Array.from({ length: count }, (_, i) => i) : undefined);
-  if (!axes || axes.length !== count) return n.fail('it needs a known number of axes', 'make the axes a constant');
+  const axes = n.ints(3) ?? Array.from({ length: n.rank(0) }, (_, i) => i).slice(0, count as number);
+  if (axes.length !== count) return n.fail('it needs a known number of axes', 'make the axes a constant');
   const steps = n.ints(4) ?? axes.map(() => 1);
   return axes.reduce((x, given, i) => {
     const axis = n.axis(given, n.rank(0));
@@ -162,11 +162,16 @@ function slicedByData(n: Node): Value {
 const FAR = 2 ** 31 - 1;
 const saturated = (d: Dim): Dim => (typeof d === 'number' ? Math.max(-FAR, Math.min(FAR, d)) : d);
 
+/** Parts of one split. */
+const MOST_PARTS = 2 ** 16;
+
 function splitNode(n: Node): Results {
   const x = n.value(0);
   const { shape } = typeOf(x);
   const axis = n.axis(n.int('axis', 0), shape.length);
   const count = n.int('num_outputs', n.outputs);
+  if (count < n.outputs || count > MOST_PARTS)
+    n.fail(`num_outputs is ${count}, but it has ${n.outputs} results`, undefined, 'attribute');
   const given = n.has(1) ? n.dims(1) : n.intList('split');
   if (given) return split([x], { axis, sizes: given });
   const size = shape[axis]!;
