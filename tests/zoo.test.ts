@@ -131,6 +131,22 @@ test('an autoencoder without decoder gives the latent of every patch and the mas
   t.false(model.parameters.some(({ name }) => name.startsWith('decoder')));
 });
 
+test('rows that nobody reads are not counted as compiled, to the last digit', (t) => {
+  const expected: readonly [string, Parameters<typeof zoo>[1], number, number][] = [
+    ['mae-b16', {}, 22_993_577_984, 9_533_609_984],
+    ['mae-l16', {}, 67_010_027_520, 20_479_358_976],
+    ['mae-h14', {}, 174_548_318_208, 48_210_336_768],
+    ['vit-b16', {}, 17_563_828_224, 16_348_465_152],
+    ['bert-base', { predictionsAt: 19 }, 14_250_149_376, 10_972_557_312],
+  ];
+  for (const [name, options, written, compiled] of expected) {
+    const model = zoo(name, options);
+    const { entries, at } = lowerModel(model, {});
+    t.is(countMacs(main(model)), written, name);
+    t.is(plannedMacs(entries[0]!.relaxed, at), compiled, name);
+  }
+});
+
 test('an encoder of which only visible patches are read costs what those cost', (t) => {
   const encoder = mae({
     imageSize: 224,

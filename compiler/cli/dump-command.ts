@@ -5,6 +5,8 @@ import type { Graph } from '../../ir/graph.ts';
 import { printKernel } from '../../ir/kernel-text.ts';
 import { didYouMean } from '../../ir/suggest.ts';
 import { printGraph, printGraphs } from '../../ir/text.ts';
+import { Demand } from '../../passes/demand.ts';
+import { dropTokens } from '../../passes/drop-tokens.ts';
 import type { Remark } from '../../passes/pass.ts';
 import { passNames } from '../../passes/pipeline.ts';
 import { lowerModel, optimise } from '../compile.ts';
@@ -26,6 +28,7 @@ interface Options extends ModelOptions {
   readonly entry?: string;
   readonly plain: boolean;
   readonly validate: boolean;
+  readonly demand: boolean;
 }
 
 const readEmit = (text: string): Emit =>
@@ -44,6 +47,7 @@ export function addDump(program: Command): void {
     .option('--after <pass>', 'the graph after this pass (its last run), or none; default: after all', readPass)
     .option('--emit <what>', `one of ${EMITS.join(', ')}`, readEmit, 'graph')
     .option('--remarks [pass]', 'what passes did and refused, and why, instead of the graph')
+    .option('--demand', 'which elements of each value are read, before rows are dropped, instead of the graph', false)
     .option('--stop-after <n>', 'apply only the first n rewrites: bisects a miscompile', readCount('--stop-after'))
     .option('--validate', 'run the reference interpreter before and after each pass (slow)', false)
     .option('--entry <name>', 'one entry point only')
@@ -54,7 +58,8 @@ export function addDump(program: Command): void {
 Examples:
   heddle dump zoo:vit-s16 --after none
   heddle dump models/tagger.ts --emit kernel | less
-  heddle dump zoo:bert-base --remarks merge-projections`,
+  heddle dump zoo:bert-base --remarks merge-projections
+  heddle dump zoo:mae-b16 --demand`,
     )
     .action(run);
 }
@@ -68,6 +73,10 @@ async function run(source: string, options: Options): Promise<void> {
   const chosen = { ...model, entries: pick(model.entries, options.entry) };
   const weights = loaded.seeded ? undefined : loaded.weights;
 
+  if (options.demand) {
+    showDemand(chosen.entries, options);
+    return;
+  }
   if (options.emit === 'graph' || options.emit === 'json' || options.remarks !== undefined) {
     const graphs: Graph[] = [];
     const remarks: Remark[] = [];
@@ -103,6 +112,24 @@ async function run(source: string, options: Options): Promise<void> {
     const distinct = new Set(entries.flatMap((entry) => [...kernelsOf(entry[variant])]));
     print([...distinct].map(printKernel).join('\n'));
   }
+}
+
+/** What `drop-tokens` finds when its turn comes. */
+function showDemand(entries: Readonly<Record<string, Graph>>, options: Options): void {
+  const texts = Object.entries(entries).map(([name, graph]) => {
+    let [before, isBefore] = [graph, true];
+    optimise(name, graph, {
+      ...options,
+      weights: undefined,
+      observe: (_, pass, after) => {
+        isBefore &&= pass !== dropTokens;
+        if (isBefore) before = after;
+      },
+    });
+    return { name: graph.name, demand: new Demand(before).print() };
+  });
+  if (options.json) printJson(texts);
+  else print(texts.map(({ name, demand }) => `${name}\n${demand}`).join('\n'));
 }
 
 function showRemarks(remarks: readonly Remark[], options: Options): void {

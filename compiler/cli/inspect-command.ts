@@ -5,7 +5,10 @@ import type { Graph } from '../../ir/graph.ts';
 import { graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import { countMacs } from '../../ir/macs.ts';
 import { printDim } from '../../ir/print.ts';
+import { dropTokens } from '../../passes/drop-tokens.ts';
+import { optimise } from '../compile.ts';
 import { defaultSizes, narrowModel } from '../narrow.ts';
+import { type RemarkReport, remarkReport } from '../report.ts';
 import { type UnsupportedOp, unsupportedOps } from '../support.ts';
 import { type ModelOptions, modelOptions } from './options.ts';
 import { loadSource } from './source.ts';
@@ -14,14 +17,24 @@ import { countText, print, printJson, sizesText, table } from './terminal.ts';
 export function addInspect(program: Command): void {
   modelOptions(program.command('inspect <model>'))
     .description('inputs, outputs, parameters, multiply-accumulates, operators, and what cannot be compiled')
+    .option(
+      '--compiled',
+      'also what compiling makes of the multiply-accumulates, and which rows it drops and why',
+      false,
+    )
     .addHelpText(
       'after',
       `
 Examples:
   heddle inspect zoo:bert-base --dim sequence=128
+  heddle inspect zoo:mae-b16 --compiled
   heddle inspect models/tagger.ts --json`,
     )
     .action(run);
+}
+
+interface Options extends ModelOptions {
+  readonly compiled: boolean;
 }
 
 interface PortSummary {
@@ -39,13 +52,24 @@ interface EntrySummary {
   readonly macs: number;
   readonly ops: Readonly<Record<string, number>>;
   readonly unsupported: readonly UnsupportedOp[];
+  readonly compiled?: CompiledSummary;
 }
 
-async function run(source: string, options: ModelOptions): Promise<void> {
+/** What the passes make of an entry. */
+interface CompiledSummary {
+  readonly macs: number;
+  /** Rows that are not computed, or are although some readers do without, and why. */
+  readonly rows: readonly RemarkReport[];
+}
+
+async function run(source: string, options: Options): Promise<void> {
   const { model, dim } = await loadSource(source, options);
   const at = defaultSizes(model, dim);
   const narrow = narrowModel(model, dim);
-  const entries = Object.entries(narrow.entries).map(([name, graph]) => summarise(name, graph, at));
+  const entries = Object.entries(narrow.entries).map(([name, graph]) => ({
+    ...summarise(name, graph, at),
+    ...(options.compiled && { compiled: compiledSummary(name, graph, at) }),
+  }));
   const { inputs, outputs, macs, ops, unsupported } = entries[0]!;
   const parameters = countParameters(model);
   const summary = { name: model.name, inputs, outputs, parameters, macs, ops, unsupported, at };
@@ -68,6 +92,12 @@ function summarise(name: string, graph: Graph, at: Readonly<Record<string, numbe
     ops: Object.fromEntries(Object.entries(ops).sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1))),
     unsupported: unsupportedOps(graph),
   };
+}
+
+function compiledSummary(name: string, graph: Graph, at: Readonly<Record<string, number>>): CompiledSummary {
+  const { optimised, remarks } = optimise(name, graph, {});
+  const rows = remarks.filter(({ pass }) => pass === dropTokens.name).map(remarkReport);
+  return { macs: countMacs(optimised, at), rows };
 }
 
 function typeSummary(v: Value): Pick<PortSummary, 'dtype' | 'shape'> {
@@ -98,6 +128,11 @@ function text(
       table(rows),
       `  ops ${census.join(', ')}`,
     );
+    if (entry.compiled) {
+      lines.push(`  compiled: ${countText(entry.compiled.macs)} multiply-accumulates`);
+      for (const { kind, at: where, why } of entry.compiled.rows)
+        lines.push(`  ${kind === 'applied' ? 'dropped' : 'kept'} at ${where}: ${why}`);
+    }
     for (const { op, at: where, why } of entry.unsupported)
       lines.push(`  cannot be compiled: ${op} at ${where}: ${why}`);
   }
