@@ -7,9 +7,8 @@ import { join } from 'node:path';
 import test from 'ava';
 import { drift, type Expectations, toleranceOf } from './conformance/expectations.ts';
 import { type Device, type Outcome, runTest, testsIn } from './conformance/suite.ts';
-import { projectRoot } from './support/project.ts';
+import { projectRoot, sharedRoot } from './support/project.ts';
 
-const shared = process.env.HEDDLE_SHARED ?? join(projectRoot, '..', 'shared');
 /** The reference interpreter is for small graphs: whole networks take it minutes. */
 const SETS: Readonly<Record<string, readonly Device[]>> = {
   'onnx-node-tests': ['interpreter', 'wasm', 'webgpu'],
@@ -20,7 +19,7 @@ const SETS: Readonly<Record<string, readonly Device[]>> = {
 for (const [set, devices] of Object.entries(SETS))
   test.serial(`${set} do what is expected of them`, async (t) => {
     t.timeout(15 * 60_000);
-    const folder = join(shared, set);
+    const folder = join(sharedRoot, set);
     if (!existsSync(folder)) {
       t.log(`not run: there is no ${set} beside the checkout`);
       t.pass();

@@ -9,7 +9,7 @@ import { printExpr } from '../ir/print.ts';
 import { type Remark, runPasses } from '../passes/pass.ts';
 import { pipelineFor } from '../passes/pipeline.ts';
 import { factsOf } from '../passes/weight-facts.ts';
-import { projectRoot } from './support/project.ts';
+import { projectRoot, sharedRoot } from './support/project.ts';
 
 const folder = join(projectRoot, 'tests', 'fixtures', 'masks');
 
@@ -98,7 +98,7 @@ const PUBLISHED: Readonly<Record<string, Readonly<Record<string, number>>>> = {
 };
 for (const [name, wanted] of Object.entries(PUBLISHED))
   test(`${name}: masks of a model that others exported`, (t) => {
-    const file = join(projectRoot, '..', 'shared', 'models', name, 'model.onnx');
+    const file = join(sharedRoot, 'models', name, 'model.onnx');
     if (!existsSync(file)) {
       t.log(`not run: there is no shared/models/${name} beside the checkout`);
       t.pass();

@@ -15,7 +15,7 @@ import { exampleGraph } from '../ir/ops/example.ts';
 import { parseGraph } from '../ir/parse.ts';
 import { bareText, goldenGraphs } from './onnx-export-kit.ts';
 import { goldenNames } from './support/golden.ts';
-import { projectRoot } from './support/project.ts';
+import { projectRoot, sharedRoot } from './support/project.ts';
 import { randomGraph, recipes } from './support/random-graph.ts';
 import { typeErrors } from './support/type-errors.ts';
 
@@ -176,7 +176,7 @@ graph g(
 
 test('models beside the checkout are written so that they type-check and trace to themselves', async (t) => {
   t.timeout(10 * 60_000);
-  const models = join(process.env.HEDDLE_SHARED ?? join(projectRoot, '..', 'shared'), 'models');
+  const models = join(sharedRoot, 'models');
   if (!existsSync(models)) {
     t.log('not run: there is no models beside the checkout');
     t.pass();

@@ -14,7 +14,7 @@ import { nd } from '../ir/nd.ts';
 import { parseGraph } from '../ir/parse.ts';
 import { bareText, firstDifference, runOrt, withoutProvenance } from './onnx-export-kit.ts';
 import { Damage } from './support/mutate.ts';
-import { projectRoot } from './support/project.ts';
+import { sharedRoot } from './support/project.ts';
 import { tinyModel, tinyWeights } from './support/tiny-model.ts';
 
 const { ModelProto } = onnxProto.onnx;
@@ -323,7 +323,7 @@ test('opsets, weights and names that do not fit are refused', (t) => {
 
 test('models beside the checkout are written, and read back as they were', (t) => {
   t.timeout(10 * 60_000);
-  const folder = join(process.env.HEDDLE_SHARED ?? join(projectRoot, '..', 'shared'), 'models');
+  const folder = join(sharedRoot, 'models');
   if (!existsSync(folder)) {
     t.log('not run: there is no models beside the checkout');
     t.pass();

@@ -7,7 +7,7 @@ import { type ImportedModel, importOnnx, unsupportedOps } from '../frontends/onn
 import { CompileError } from '../ir/diagnostic.ts';
 import { encodeModel, floats, int, longs, node, subgraph, value } from './onnx-kit.ts';
 import { Damage } from './support/mutate.ts';
-import { projectRoot } from './support/project.ts';
+import { sharedRoot } from './support/project.ts';
 
 interface Source {
   readonly name: string;
@@ -67,7 +67,7 @@ const SMALL = 6000;
 
 function sharedModels(t: { log(line: string): void }): Source[] {
   return ['onnx-node-tests', 'onnx-graph-tests'].flatMap((folder) => {
-    const root = join(projectRoot, '..', 'shared', folder);
+    const root = join(sharedRoot, folder);
     if (!existsSync(root)) {
       t.log(`no ${folder} beside the project: only models of our own are damaged`);
       return [];
