@@ -351,7 +351,7 @@ const wrongConfigs: readonly (readonly [title: string, config: Config | string, 
   [
     'no type',
     {},
-    /config\.json: "model_type" is missing or not a string\n {3}help: known types: vit, vit_mae, bert, gpt2/,
+    /config\.json: "model_type" is missing or not a string\n {3}help: known types: vit, vit_mae, bert, clip, gpt2/,
   ],
   ['an unknown type', { model_type: 'llama' }, /"model_type" is "llama"/],
   ['a missing size', { ...vitConfig, hidden_size: undefined }, /config\.json: "hidden_size" is missing/],
@@ -432,10 +432,52 @@ test('config: a damaged config is read or refused', (t) => {
   t.pass();
 });
 
+test('clip: absent sizes are the usual ones, the old form of the tower configs wins, token 2 means the largest', (t) => {
+  const open = (config: Config) => openHfFolder(hfFolder(t, { model_type: 'clip', ...config }, {})).config;
+  t.like(open({}), {
+    projection: 512,
+    image: { layers: 12, width: 768, heads: 12, mlp: 3072, imageSize: 224, patchSize: 32, channels: 3, eps: 1e-5 },
+    text: { layers: 12, width: 512, heads: 8, mlp: 2048, vocabulary: 49408, positions: 77, eosToken: 49407 },
+  });
+  const old = open({ text_config: { hidden_size: 8, eos_token_id: 2 }, text_config_dict: { hidden_size: 16 } });
+  t.like(old, { text: { width: 16, eosToken: undefined } });
+  const refused = (config: Config) => refusal(t, () => open(config), 'config');
+  t.regex(refused({ text_config: 3 }), /"text_config" is 3, not an object/);
+  t.regex(
+    refused({ vision_config: { patch_size: 30 } }),
+    /vision_config: "image_size" 224 is not a multiple of "patch_size" 30/,
+  );
+  t.regex(refused({ text_config: { num_attention_heads: 7 } }), /text_config: "hidden_size" 512 is not a multiple/);
+});
+
+const clipText = {
+  layers: 2,
+  width: 21,
+  heads: 3,
+  mlp: 53,
+  activation: 'quick_gelu',
+  eps: 1e-5,
+  vocabulary: 37,
+  positions: 11,
+  eosToken: 23,
+};
+const clipImage = {
+  layers: 2,
+  width: 21,
+  heads: 3,
+  mlp: 47,
+  activation: 'quick_gelu',
+  eps: 1e-5,
+  imageSize: 15,
+  patchSize: 5,
+  channels: 3,
+};
+
 for (const [name, config, count] of [
   ['vit-hf', { type: 'vit', layers: 2, width: 21, heads: 3, mlp: 45, classes: 5 }, 32],
   ['mae-hf', { type: 'vit_mae', layers: 1, width: 20, decoder: { layers: 1, width: 12, heads: 3, mlp: 29 } }, 38],
   ['bert-hf', { type: 'bert', layers: 2, maskedLm: true, nextSentence: true, pooler: true }, 46],
+  ['clip-hf', { type: 'clip', projection: 19, text: clipText, image: clipImage }, 78],
   ['gpt2-hf', { type: 'gpt2', layers: 2, mlp: 84, activation: 'gelu_tanh' }, 28],
 ] as const) {
   test(`fixtures: ${name}, as transformers saved it, opens with every tensor under a name of ours`, (t) => {
@@ -444,7 +486,7 @@ for (const [name, config, count] of [
     const names = model.weights.names();
     t.is(names.length, count);
     const ours =
-      /^(?:(?:cls|mask)_token|(?:decoder_)?(?:blocks|patch_embed|norm|head|pos_embed|embed|pred)\b|bert\.|cls\.|transformer\.)/;
+      /^(?:(?:cls|mask)_token|(?:decoder_)?(?:blocks|patch_embed|norm|head|pos_embed|embed|pred)\b|bert\.|cls\.|transformer\.|(?:text|vision)_(?:model|projection)|visual_projection|logit_scale)/;
     t.deepEqual(
       names.filter((candidate) => !ours.test(candidate)),
       [],

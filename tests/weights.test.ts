@@ -81,7 +81,7 @@ test('safetensors: the format is the published one, byte for byte', (t) => {
   t.deepEqual(encodeSafetensors(tensors, [['format', 'pt']]), expected);
 });
 
-for (const name of ['vit-hf', 'mae-hf', 'gpt2-hf']) {
+for (const name of ['vit-hf', 'mae-hf', 'clip-hf', 'gpt2-hf']) {
   test(`safetensors: ${name}, written by the reference implementation, is written again to the same bytes`, (t) => {
     const path = join('tests', 'fixtures', 'references', name, 'model.safetensors');
     const file = readSafetensors(path);

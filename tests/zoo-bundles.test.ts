@@ -187,6 +187,25 @@ for (const setting of SETTINGS) {
     for (const [name, tensor] of present) close(t, `${name} after decoding`, tensor, recorded(`output.${name}`));
   });
 
+  test(`CLIP gives what PyTorch gives, tower by tower: ${inWords(setting)}`, async (t) => {
+    const recorded = reference('clip-hf');
+    const session = await opened(t, bundleOf('CLIP', folder('clip-hf')), setting);
+    const { image_embeds } = await session.run({ pixel_values: recorded('input.pixel_values') }, { entry: 'image' });
+    const { text_embeds } = await session.run({ input_ids: recorded('input.input_ids') }, { entry: 'text' });
+    close(t, 'image_embeds', image_embeds, recorded('output.image_embeds'));
+    close(t, 'text_embeds', text_embeds, recorded('output.text_embeds'));
+    const matched = await session.run({ image_embeds: image_embeds!, text_embeds: text_embeds! }, { entry: 'match' });
+    for (const name of ['logits_per_image', 'logits_per_text'])
+      close(t, name, matched[name], recorded(`output.${name}`));
+    // What stands behind the end of a text changes nothing.
+    const ids = recorded('input.input_ids');
+    for (const row of [1, 3]) {
+      const cut = columnsOf(rowsOf(ids, [row]), 0, row === 1 ? 4 : 1);
+      const short = await session.run({ input_ids: cut }, { entry: 'text' });
+      close(t, `text ${row} alone`, short.text_embeds, rowsOf(recorded('output.text_embeds'), [row]));
+    }
+  });
+
   test(`weights stored as f16 change little: ${inWords(setting)}`, async (t) => {
     for (const each of CASES) {
       const [full, half] = (['f32', 'f16'] as const).map((storage) => bundleOf(each.title, each.load, storage));

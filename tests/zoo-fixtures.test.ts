@@ -198,6 +198,31 @@ function softmaxOf(q: Nd, k: Nd, mask: Nd): Nd {
   return { dtype: q.dtype, shape: [batch, heads, tokens, tokens], data };
 }
 
+test('CLIP gives the recorded embeddings of images and texts, and how they match', (t) => {
+  const record = caseOf('clip-hf');
+  const loaded = modelFromHf(folderOf('clip-hf'));
+  const ids = { input_ids: record('input.input_ids') };
+  const image = run(loaded, { pixel_values: record('input.pixel_values') }, 'image');
+  const text = run(loaded, ids, 'text');
+  for (const [tower, { inner }] of [
+    ['image', image],
+    ['text', text],
+  ] as const)
+    for (const name of [`${tower}.embeddings`, `${tower}.layer.0`])
+      close(t, name, inner.get(name), record(`inner.${name}`));
+  const embeddings = { ...image.outputs, ...text.outputs };
+  const { outputs } = run(loaded, embeddings, 'match');
+  for (const [name, found] of Object.entries({ ...embeddings, ...outputs }))
+    close(t, name, found, record(`output.${name}`));
+  t.is(Object.keys(outputs).length, 2);
+
+  const { config, weights } = openHfFolder(folderOf('clip-hf'));
+  if (config.type !== 'clip') throw new Error(`the fixture is a ${config.type}`);
+  const model = graphOfConfig({ ...config, text: { ...config.text, eosToken: undefined } }, 'largest');
+  const largest = run({ model, weights }, ids, 'text').outputs.text_embeds;
+  close(t, 'read at the largest token', largest, record('output.text_embeds_largest'));
+});
+
 test('GPT-2 gives the recorded prefill, and decoding goes on from its cache', (t) => {
   const record = caseOf('gpt2-hf');
   const loaded = modelFromHf(folderOf('gpt2-hf'));

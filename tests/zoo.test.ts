@@ -49,6 +49,14 @@ test('parameters and multiply-accumulates of every model are the published ones'
       blocks({ layers: 24, width: 1024, mlp: 4096 }, 128) + 128 * (1024 ** 2 + 1024 * 30522) + 1024 ** 2 + 1024 * 2,
     ],
     ['minilm-l6', 22_713_216, blocks({ layers: 6, width: 384, mlp: 1536 }, 128) + 384 ** 2],
+    // Images: 49 patches, 50 tokens; texts: 77 tokens; one image and one text match by 512 products.
+    [
+      'clip-b32',
+      151_277_313,
+      49 * 3072 * 768 + blocks(base, 50) + 768 * 512,
+      blocks({ layers: 12, width: 512, mlp: 2048 }, 77) + 512 * 512,
+      512,
+    ],
     [
       'gpt2',
       124_439_808,

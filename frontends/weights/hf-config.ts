@@ -67,18 +67,40 @@ export interface Gpt2Config extends StackConfig {
   readonly eosToken: number | undefined;
 }
 
+/** The image tower of CLIP, whose patches have no bias. */
+export type ClipImageConfig = Omit<ImageConfig, 'qkvBias'>;
+
+export interface ClipTextConfig extends StackConfig {
+  readonly vocabulary: number;
+  /** Longest text. */
+  readonly positions: number;
+  readonly activation: Activation;
+  readonly eps: number;
+  /** The token where a text is read; undefined for that of the largest number. */
+  readonly eosToken: number | undefined;
+}
+
+export interface ClipConfig {
+  readonly type: 'clip';
+  readonly image: ClipImageConfig;
+  readonly text: ClipTextConfig;
+  /** Width of the space that both towers end in. */
+  readonly projection: number;
+}
+
 /** A checked `config.json` in one vocabulary for all architectures; heads are read off the checkpoint's tensors. */
-export type HfConfig = VitConfig | MaeConfig | BertConfig | Gpt2Config;
+export type HfConfig = VitConfig | MaeConfig | BertConfig | ClipConfig | Gpt2Config;
 
 /** The architectures known, by `model_type`. */
-export const MODEL_TYPES = ['vit', 'vit_mae', 'bert', 'gpt2'] as const satisfies readonly HfConfig['type'][];
+export const MODEL_TYPES = ['vit', 'vit_mae', 'bert', 'clip', 'gpt2'] as const satisfies readonly HfConfig['type'][];
 
 /** Answers whether the checkpoint holds a tensor of this (mapped) name. */
 export type Has = (name: string) => boolean;
 
 /**
- * Checks the fields that change what the model computes and brings them to one vocabulary. Sizes must be present;
- * activations, ε and flags default as in the transformers library.
+ * Checks the fields that change what the model computes and brings them to one vocabulary. Sizes must be present, except
+ * CLIP's, whose towers are stored without what is usual; those, activations, ε and flags default as in the transformers
+ * library.
  *
  * @param source the config's path, for messages
  * @throws CompileError `config`, naming the field
@@ -92,6 +114,8 @@ export function readHfConfig(json: Json, source: string, has: Has): HfConfig {
       return mae(fields, has);
     case 'bert':
       return bert(fields, has);
+    case 'clip':
+      return clip(fields);
     case 'gpt2':
       return gpt2(fields);
   }
@@ -150,6 +174,42 @@ function bert(fields: Fields, has: Has): BertConfig {
   };
 }
 
+/** The end mark of texts in the first configs, which is not the token's number: the largest number of a text is meant. */
+const OLD_EOS = 2;
+
+function clip(fields: Fields): ClipConfig {
+  const text = fields.part('text_config', 'text_config_dict');
+  const image = fields.part('vision_config', 'vision_config_dict');
+  const eosToken = text.token('eos_token_id') ?? 49407;
+  const imageSize = image.side('image_size', 224);
+  const patchSize = image.side('patch_size', 32);
+  if (imageSize % patchSize !== 0)
+    image.fail(`"image_size" ${imageSize} is not a multiple of "patch_size" ${patchSize}`);
+  const names = ['num_hidden_layers', 'hidden_size', 'num_attention_heads', 'intermediate_size'] as const;
+  const rest = (tower: Fields) => ({
+    activation: tower.activation('hidden_act', 'quick_gelu'),
+    eps: tower.eps('layer_norm_eps', 1e-5),
+  });
+  return {
+    type: 'clip',
+    image: {
+      ...stack(image, names, { layers: 12, width: 768, heads: 12, mlp: 3072 }),
+      ...rest(image),
+      imageSize,
+      patchSize,
+      channels: image.size('num_channels', 3),
+    },
+    text: {
+      ...stack(text, names, { layers: 12, width: 512, heads: 8, mlp: 2048 }),
+      ...rest(text),
+      vocabulary: text.size('vocab_size', 49408),
+      positions: text.size('max_position_embeddings', 77),
+      eosToken: eosToken === OLD_EOS ? undefined : eosToken,
+    },
+    projection: fields.size('projection_dim', 512),
+  };
+}
+
 function gpt2(fields: Fields): Gpt2Config {
   fields.only('scale_attn_weights', true);
   fields.only('scale_attn_by_inverse_layer_idx', false);
@@ -157,7 +217,7 @@ function gpt2(fields: Fields): Gpt2Config {
   const width = fields.size('n_embd');
   return {
     type: 'gpt2',
-    ...stack(fields, ['n_layer', 'n_embd', 'n_head', 'n_inner'], 4 * width),
+    ...stack(fields, ['n_layer', 'n_embd', 'n_head', 'n_inner'], { mlp: 4 * width }),
     vocabulary: fields.size('vocab_size'),
     positions: fields.size('n_positions', fields.optionalSize('n_ctx')),
     activation: fields.activation('activation_function', 'gelu_new'),
@@ -183,17 +243,17 @@ function image(fields: Fields): ImageConfig {
   };
 }
 
-/** @param names the fields of layers, width, heads and MLP width */
+/** @param names the fields of layers, width, heads and MLP width @param usual what a field that is absent says */
 function stack(
   fields: Fields,
   [layers, width, heads, mlp]: readonly [string, string, string, string],
-  defaultMlp?: number,
+  usual: Partial<StackConfig> = {},
 ): StackConfig {
   const config = {
-    layers: fields.size(layers, undefined, MAX_LAYERS),
-    width: fields.size(width),
-    heads: fields.size(heads),
-    mlp: fields.size(mlp, defaultMlp),
+    layers: fields.size(layers, usual.layers, MAX_LAYERS),
+    width: fields.size(width, usual.width),
+    heads: fields.size(heads, usual.heads),
+    mlp: fields.size(mlp, usual.mlp),
   };
   if (config.width % config.heads !== 0) {
     fields.fail(`"${width}" ${config.width} is not a multiple of "${heads}" ${config.heads}`);
@@ -221,8 +281,10 @@ const ACTIVATIONS: ReadonlyMap<string, Activation> = new Map<string, Activation>
 class Fields {
   readonly fail: Fail;
   private readonly object: JsonObject;
+  private readonly source: string;
 
   constructor(json: Json, source: string) {
+    this.source = source;
     this.fail = failIn('config', source);
     this.object = isObject(json) ? json : failIn('config', source)('not a JSON object');
   }
@@ -239,14 +301,24 @@ class Fields {
   }
 
   /** A side in pixels, given as a number or as two equal numbers. */
-  side(field: string): number {
+  side(field: string, fallback?: number): number {
     const value = this.object.get(field);
-    if (!Array.isArray(value)) return this.size(field);
+    if (!Array.isArray(value)) return this.size(field, fallback);
     const [height, width]: readonly Json[] = value;
     if (value.length !== 2 || height !== width || typeof height !== 'number') {
       return this.fail(`"${field}" is ${show(value as Json)}; only squares are supported`);
     }
     return this.size(field, undefined, MAX_SIZE);
+  }
+
+  /** The fields of an object within; those of a second object, where that is there, win. */
+  part(field: string, over: string): Fields {
+    const objects = [field, over].flatMap((name) => {
+      const value = this.object.get(name) ?? undefined;
+      if (value === undefined) return [];
+      return isObject(value) ? [value] : this.fail(`"${name}" is ${show(value)}, not an object`);
+    });
+    return new Fields(new Map(objects.flatMap((object) => [...object])), `${this.source}: ${field}`);
   }
 
   number(field: string, fallback: number): number {

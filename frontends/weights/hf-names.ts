@@ -73,6 +73,7 @@ const RULES: Readonly<Record<HfConfig['type'], readonly Rule[]>> = {
     rule('(?:bert.)?((?:embeddings|encoder).{ANY}LayerNorm).beta', 'bert.$1.bias'),
     rule('(?:bert.)?((?:embeddings|encoder|pooler).{ANY})', 'bert.$1'),
   ],
+  clip: [rule('(?:text|vision)_model.embeddings.position_ids', null)],
   gpt2: [
     // The causal mask and its fill value, stored as buffers; c_attn.bias is another tensor.
     rule('(?:transformer.)?h.{N}.attn.(?:bias|masked_bias)', null),
@@ -88,6 +89,7 @@ const TIES: Readonly<Record<HfConfig['type'], readonly (readonly [copy: string, 
     ['cls.predictions.decoder.weight', 'bert.embeddings.word_embeddings.weight'],
     ['cls.predictions.decoder.bias', 'cls.predictions.bias'],
   ],
+  clip: [],
   gpt2: [['lm_head.weight', 'transformer.wte.weight']],
 };
 
@@ -100,7 +102,7 @@ type Sources = readonly [string] | readonly [string, string, string];
 /**
  * Presents a Hugging Face checkpoint under the zoo's names. ViT and MAE get timm's names, and their query, key and
  * value become the rows of one `qkv`, concatenated anew on every `get`; BERT and GPT-2 get HF's names with the prefix
- * `bert.` or `transformer.`, whether or not the file has it.
+ * `bert.` or `transformer.`, whether or not the file has it; CLIP keeps HF's names.
  *
  * @throws CompileError `weights` when two stored tensors would get one name, when a part of a `qkv` is missing, or when
  *   an output projection that the architecture ties to the embedding holds other values

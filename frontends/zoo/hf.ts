@@ -12,6 +12,7 @@ import { failIn, quote } from '../weights/message.ts';
 import { readWeights } from '../weights/sharded.ts';
 import { checkWeights } from '../weights/store.ts';
 import { bert } from './bert.ts';
+import { clip } from './clip.ts';
 import { gpt2 } from './gpt2.ts';
 import { mae } from './mae.ts';
 import { vit } from './vit.ts';
@@ -34,7 +35,7 @@ export interface FolderOptions {
 /**
  * The model of a folder and its weights.
  *
- * `config.json` is Hugging Face's (`model_type` vit, vit_mae, bert or gpt2), or has `"architecture": "vit" | "mae"` with
+ * `config.json` is Hugging Face's (`model_type` vit, vit_mae, bert, clip or gpt2), or has `"architecture": "vit" | "mae"` with
  * the fields that timm and facebookresearch/mae call their hyper-parameters and weights under their names.
  *
  * @throws CompileError `file`, `config` or `weights`, naming the file and the field or tensor
@@ -64,6 +65,8 @@ export function graphOfConfig(config: HfConfig, name: string, options: FolderOpt
       return mae({ ...config, name, ...changed(options) });
     case 'bert':
       return bert({ ...config, name });
+    case 'clip':
+      return clip({ ...config, name });
     case 'gpt2':
       return gpt2({ ...config, name });
   }

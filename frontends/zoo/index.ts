@@ -3,12 +3,14 @@ import { fail } from '../../ir/diagnostic.ts';
 import { nearest } from '../../ir/suggest.ts';
 import type { ModelGraph } from '../dsl/index.ts';
 import { type BertOptions, bert } from './bert.ts';
+import { clip } from './clip.ts';
 import { gpt2 } from './gpt2.ts';
 import { type MaeOptions, mae } from './mae.ts';
 import { type VitOptions, vit } from './vit.ts';
 
 export { countParameters, type ModelGraph, type Parameter } from '../dsl/index.ts';
 export { type BertOptions, bert } from './bert.ts';
+export { type ClipImageOptions, type ClipOptions, type ClipTextOptions, clip } from './clip.ts';
 export { type Gpt2Options, gpt2 } from './gpt2.ts';
 export { type FolderOptions, type LoadedModel, modelFromHf } from './hf.ts';
 export { type MaeOptions, mae } from './mae.ts';
@@ -61,6 +63,13 @@ const MODELS = {
       vocabulary: 30522,
       maskedLm: false,
       nextSentence: false,
+    }),
+  'clip-b32': () =>
+    clip({
+      name: 'clip-b32',
+      image: { ...image(32), ...base },
+      text: { layers: 12, width: 512, heads: 8, mlp: 2048, vocabulary: 49408 },
+      projection: 512,
     }),
   gpt2: ({ logits = 'all' }) => gpt2({ name: 'gpt2', ...base, vocabulary: 50257, logits }),
 } as const satisfies Record<string, (options: ZooOptions) => ModelGraph>;

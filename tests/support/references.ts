@@ -4,7 +4,7 @@ import { readSafetensors } from '../../frontends/weights/sharded.ts';
 import { toFloat32 } from '../../ir/weights.ts';
 import { projectRoot } from './project.ts';
 
-export type ReferenceName = 'vit-timm' | 'vit-hf' | 'mae-fb' | 'mae-hf' | 'bert-hf' | 'gpt2-hf';
+export type ReferenceName = 'vit-timm' | 'vit-hf' | 'mae-fb' | 'mae-hf' | 'bert-hf' | 'clip-hf' | 'gpt2-hf';
 
 /** f32 or i64, row-major. */
 export interface Recorded {
