@@ -14,6 +14,7 @@ const EXPANSIONS: Readonly<Record<IntrinsicName, (args: readonly Expr[]) => Expr
     const high = shr(shl(wide, 16), 24);
     return or(and(low, literal(0xffff, 'i32', wide.lanes)), shl(high, 16));
   },
+  uniform: ([x]) => x!,
 };
 
 /** @param e an intrinsic of the table in `ir/intrinsics.ts` @param args its operands, already rewritten */

@@ -181,6 +181,7 @@ export class ExprPrinter {
         return `fma(${bare(0)}, ${bare(1)}, ${bare(2)})`;
       case 'intrinsic':
         if (e.arg === 'raw_cast') return `${typeName(e.dtype, e.lanes)}(${bare(0)})`;
+        if (e.arg === 'uniform') return `workgroupUniformLoad(&${bare(0)})`;
         return `${this.#library.call(String(e.arg), e.args)}(${e.args.map(this.print).join(', ')})`;
       case 'var':
         throw new Error(`a variable is used where it is not defined`);

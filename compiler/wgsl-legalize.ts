@@ -170,7 +170,7 @@ class Rewriter {
     if (e.op === 'load') return this.#load(e, a);
     if (e.op === 'cast') return castTo(e.dtype, a, e.args[0]!.dtype);
     if (e.op === 'bitcast') return bitcastTo(e.dtype, a, e.args[0]!.dtype);
-    if (e.op === 'intrinsic' && String(e.arg) in INTRINSICS) return expandIntrinsic(e, args);
+    if (e.op === 'intrinsic' && e.arg !== 'uniform' && String(e.arg) in INTRINSICS) return expandIntrinsic(e, args);
     const word = computed(e.dtype);
     const operand = e.args[0]!.dtype;
     if (isFloat(operand)) {

@@ -13,6 +13,8 @@ export const INTRINSICS = {
   dot_pairs: (a: number, b: number): number => (Math.imul(low(a), low(b)) + Math.imul(high(a), high(b))) | 0,
   /** The two bytes of a u16 as signed numbers, each in 16 bits: a pair. */
   widen_pair: (bytes: number): number => (((bytes << 24) >> 24) & 0xffff) | ((((bytes << 16) >> 24) & 0xffff) << 16),
+  /** What stands in workgroup memory, which all invocations read together after a barrier: control flow may depend on it. */
+  uniform: (x: number): number => x,
 } as const satisfies Readonly<Record<string, (...args: number[]) => number>>;
 
 export type IntrinsicName = keyof typeof INTRINSICS;
@@ -21,3 +23,5 @@ export type IntrinsicName = keyof typeof INTRINSICS;
 export const dotPairs = (a: Expr, b: Expr): Expr => makeExpr('intrinsic', 'i32', a.lanes, [a, b], 'dot_pairs');
 /** i32: the two signed bytes of each u16 as two i16. */
 export const widenPair = (bytes: Expr): Expr => makeExpr('intrinsic', 'i32', bytes.lanes, [bytes], 'widen_pair');
+/** A load from shared memory as a value that a target knows to be the same in all invocations of a workgroup. */
+export const uniform = (x: Expr): Expr => makeExpr('intrinsic', x.dtype, x.lanes, [x], 'uniform');
