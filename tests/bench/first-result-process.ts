@@ -3,11 +3,10 @@
  * perceptron of 101,770 parameters, opens it and runs it once. Prints the milliseconds since its first line.
  */
 const start = performance.now();
-const [{ compile }, { dim, f32, input, model, nn, relu }, { seededWeights }, { open }] = await Promise.all([
-  import('../../compiler/compile.ts'),
-  import('../../frontends/dsl/index.ts'),
-  import('../../frontends/zoo/seeded.ts'),
-  import('../../runtime/open.ts'),
+const [{ compile, dim, f32, input, model, nn, relu }, { seededWeights }, { open }] = await Promise.all([
+  import('heddle'),
+  import('heddle/zoo'),
+  import('heddle/runtime'),
 ]);
 const perceptron = model('perceptron', { x: input(f32, [dim('batch', { max: 64 }), 784]) }, ({ x }) => {
   const hidden = relu(nn.linear('fc1', { in: 784, out: 128 })(x));
