@@ -10,9 +10,12 @@ import {
   eq,
   exp,
   fma,
+  le,
   literal,
   load,
+  lt,
   mul,
+  not,
   or,
   select,
   splat,
@@ -24,10 +27,11 @@ import { packLanes } from '../../access.ts';
 import type { Stage } from '../../region.ts';
 import { makeStage, operandAt, storeResult } from '../context.ts';
 import { nameCoordinates } from '../element.ts';
+import type { GpuReach } from './attention-reach.ts';
 import { type Attention, larger, NONE } from './attention-scores.ts';
 import { GROUP, invocations } from './invocations.ts';
 
-export function attentionAlone(a: Attention): Stage {
+export function attentionAlone(a: Attention, reach: GpuReach): Stage {
   const { cx, width, valueWidth } = a;
   const out = buffer('result', 'f32', valueWidth, { space: 'local', access: 'readwrite' });
   const lanes = width % 4 === 0 ? 4 : 1;
@@ -44,8 +48,8 @@ export function attentionAlone(a: Attention): Stage {
     const sum = body.var('sum', zero('f32'));
     const found = a.unmasked ? body.var('found', bool(false)) : undefined;
     body.for('e', 0, valueWidth, (e, inner) => inner.store(out, e, zero('f32', wide)), { step: wide });
-    const reach = a.reach(at, [q, add(q, 1)], true);
-    body.for('k', reach?.from ?? 0, reach?.to ?? a.keys, (k, turn) => {
+    const empty = (): Expr => (found ? not(found) : le(top, literal(NONE, 'f32')));
+    reach.walk(body, reach.ofQuery({ b, h, first: q }), 1, empty, (k, solid, turn) => {
       const product = turn.var('product', zero('f32', lanes));
       turn.for(
         'd',
@@ -58,16 +62,17 @@ export function attentionAlone(a: Attention): Stage {
         },
         { step: lanes },
       );
-      const s = a.score(turn, at, k, lanes === 1 ? product : sumLanes(product));
-      const any = found ? turn.let('any', or(found, s.allowed)) : undefined;
-      const { score, counts } = a.chosen(s, any);
+      const value = a.scaled(lanes === 1 ? product : sumLanes(product));
+      const s = a.scores(turn, [{ at, k, value }], solid, true)[0]!;
+      const any = found ? turn.let('any', or(found, lt(literal(NONE, 'f32'), s.masked))) : undefined;
+      const score = any ? turn.let('score', select(any, s.masked, s.plain)) : s.masked;
       // The first allowed key makes the sums start anew.
       const keep = any && found ? turn.let('keep', eq(any, found)) : undefined;
       const before = keep ? select(keep, top, NONE) : top;
-      const now = turn.let('now', larger(before, turn.let('score', score)));
+      const now = turn.let('now', larger(before, score));
       const decay = exp(sub(top, now));
       const alpha = turn.let('alpha', keep ? select(keep, decay, 0) : decay);
-      const weight = turn.let('weight', select(counts, exp(sub(score, now)), 0));
+      const weight = turn.let('weight', exp(sub(score, now)));
       turn.set(top, now);
       turn.set(sum, add(mul(sum, alpha), weight));
       if (found && any) turn.set(found, any);

@@ -4,12 +4,12 @@
  * B batch, H heads, G heads of k and v, Q queries, K keys, D width of a query, E width of a value.
  */
 import { fail } from '../../../ir/diagnostic.ts';
-import { type Expr, exprNodes } from '../../../ir/expr.ts';
+import type { Expr } from '../../../ir/expr.ts';
 import { typeOf, type Value } from '../../../ir/graph.ts';
 import type { Block } from '../../../ir/kernel.ts';
 import { coords } from '../../../ir/ops/attention.ts';
 import { macsOf } from '../../../ir/ops/macs.ts';
-import { conjuncts, normalPredicate, rowSpan } from '../../../ir/predicate.ts';
+import type { Domain } from '../../../ir/predicate.ts';
 import {
   add,
   and,
@@ -20,6 +20,7 @@ import {
   le,
   literal,
   log,
+  lowest,
   lt,
   min,
   mul,
@@ -32,19 +33,36 @@ import {
 import { asExpr, type Dim, dim } from '../../../ir/type.ts';
 import { operandAt, type ScheduleContext, storeResult } from '../context.ts';
 
-/** Below every score: the largest score of no key, and the score of a key that may not be read. Finite, so that it cancels. */
+/** Below every score: the largest score of no key. Finite, so that it cancels. */
 export const NONE = -3e38;
+/** So far below that it weighs nothing even beside `NONE`. */
+const HIDDEN = -3.3e38;
+/** What finite scores below are taken for: a bias may hide keys with the least number there is. */
+const LEAST = -2.9e38;
 
 export interface Score {
-  readonly plain: Expr;
+  /** As the mask leaves it: `HIDDEN` where the key does not count, so that no weight needs to be chosen. */
   readonly masked: Expr;
-  readonly allowed: Expr;
-  /** Whether the key exists. */
-  readonly inside: Expr;
+  /** Without the mask; the same where a query without allowed keys reads nothing else. */
+  readonly plain: Expr;
 }
 
 /** The larger of two; a NaN is dropped, since the sum of the row's exponentials brings it back. */
 export const larger = (a: Expr, b: Expr): Expr => select(lt(a, b), b, a);
+
+/** A product that was scaled, and which score it becomes. */
+export interface Scaled {
+  readonly at: At;
+  readonly k: Expr;
+  readonly value: Expr;
+}
+
+/** Where a score stands, but for its key. */
+export interface At {
+  readonly b: Expr;
+  readonly h: Expr;
+  readonly q: Expr;
+}
 
 export class Attention {
   readonly cx: ScheduleContext;
@@ -92,35 +110,14 @@ export class Attention {
     return this.mask !== undefined && this.emptyRow === 'unmasked';
   }
 
-  get macs(): Dim {
-    return macsOf(this.batch, this.heads, this.queries, this.keys, literal(this.width + this.valueWidth));
+  /** The sizes that a mask is about. */
+  get domain(): Domain {
+    const [batch, heads, queries, keys] = [this.batch, this.heads, this.queries, this.keys].map(dim);
+    return { batch, heads, queries, keys };
   }
 
-  /**
-   * The keys `from ≤ k < to` that queries `q0 ≤ q < q1` may read, for masks that say so and where keys that are left out
-   * change nothing; undefined elsewhere. Limits may cross.
-   *
-   * @param loads whether the limits may be read from operands: those are not uniform, so no barrier may depend on them
-   */
-  reach(
-    at: { readonly b: Expr; readonly h: Expr },
-    [q0, q1]: readonly [Expr, Expr],
-    loads: boolean,
-  ): { readonly from: Expr; readonly to: Expr } | undefined {
-    if (!this.mask || (this.emptyRow !== 'zero' && this.emptyRow !== 'nan')) return undefined;
-    const sizes = [this.batch, this.heads, this.queries, this.keys].map(dim);
-    const domain = { batch: sizes[0], heads: sizes[1], queries: sizes[2], keys: sizes[3] };
-    const reads = (e: Expr): boolean => exprNodes(e).some((x) => x.op === 'operand');
-    const parts = conjuncts(normalPredicate(this.mask, domain)).filter((e) => loads || !reads(e));
-    const { lo, hi } = rowSpan(
-      parts.reduce((x, y) => and(x, y), bool(true)),
-      sizes[3]!,
-      [q0, q1],
-      domain,
-    );
-    if (lo === literal(0) && hi === this.keys) return undefined;
-    const place = { ...at, q: q0 };
-    return { from: this.atKey(lo, place, literal(0)), to: this.atKey(hi, place, literal(0)) };
+  get macs(): Dim {
+    return macsOf(this.batch, this.heads, this.queries, this.keys, literal(this.width + this.valueWidth));
   }
 
   /** The head of k and v that head `h` reads. */
@@ -128,22 +125,66 @@ export class Attention {
     return this.keyHeads === this.heads ? h : block.let('g', floordiv(h, floordiv(this.heads, this.keyHeads)));
   }
 
-  /** A score as the softmax sees it, with and without its mask; `k` may lie beyond the last key. */
-  score(block: Block, at: { readonly b: Expr; readonly h: Expr; readonly q: Expr }, k: Expr, product: Expr): Score {
-    const inside = lt(k, this.keys);
-    const key = variable('key', 'i32', 1, { from: 0, to: this.keys });
-    if (this.mask || this.bias) block.stmts.push({ kind: 'let', v: key, value: min(k, sub(this.keys, 1)) });
+  /** A product of q and k as a score, before bias and mask. */
+  scaled(product: Expr): Expr {
     const scaled = mul(product, this.scale);
-    const capped = this.softcap > 0 ? mul(tanh(div(scaled, this.softcap)), this.softcap) : scaled;
-    const biased = this.bias ? add(capped, this.atKey(this.bias, at, key)) : capped;
-    const plain = block.let('plain', select(inside, biased, NONE));
-    if (!this.mask) return { plain, masked: plain, allowed: inside, inside };
-    const allowed = block.let('allowed', and(inside, this.atKey(this.mask, at, key)));
-    return { plain, masked: block.let('masked', select(allowed, plain, NONE)), allowed, inside };
+    return this.softcap > 0 ? mul(tanh(div(scaled, this.softcap)), this.softcap) : scaled;
+  }
+
+  /**
+   * Scaled scores as the softmax sees them; variables, so that one condition serves all.
+   *
+   * @param solid whether all of the keys exist and may be read by these queries, so that no mask is looked at
+   * @param exist whether keys are known to exist elsewhere; they may lie beyond the last one otherwise
+   */
+  scores(block: Block, scaled: readonly Scaled[], solid: Expr, exist: boolean): readonly Score[] {
+    const vars = scaled.map(({ value }) => {
+      const masked = block.var('score', value);
+      return { masked, plain: this.unmasked ? block.var('plain', value) : masked };
+    });
+    block.if(
+      solid,
+      (whole) => {
+        if (!this.bias) return;
+        for (const [i, { at, k, value }] of scaled.entries()) {
+          const plain = whole.let('biased', this.biased(whole, at, k, value));
+          for (const v of new Set(Object.values(vars[i]!))) whole.set(v, plain);
+        }
+      },
+      (part) => {
+        for (const [i, { at, k, value }] of scaled.entries()) {
+          const { plain, masked } = this.score(part, at, k, value, exist);
+          part.set(vars[i]!.masked, masked);
+          if (this.unmasked) part.set(vars[i]!.plain, plain);
+        }
+      },
+    );
+    return vars;
+  }
+
+  /** A scaled score with its bias; the key exists. */
+  private biased(block: Block, at: At, key: Expr, scaled: Expr): Expr {
+    if (!this.bias) return scaled;
+    const sum = block.let('sum', add(scaled, this.atKey(this.bias, at, key)));
+    return select(and(lt(sum, literal(LEAST, 'f32')), le(literal(lowest('f32'), 'f32'), sum)), LEAST, sum);
+  }
+
+  private score(block: Block, at: At, k: Expr, scaled: Expr, exists: boolean): Score {
+    const inside = exists ? bool(true) : lt(k, this.keys);
+    let key = k;
+    if (!exists && (this.mask || this.bias)) {
+      key = variable('key', 'i32', 1, { from: 0, to: this.keys });
+      block.stmts.push({ kind: 'let', v: key, value: min(k, sub(this.keys, 1)) });
+    }
+    const plain = block.let('whole', select(inside, this.biased(block, at, key, scaled), HIDDEN));
+    if (!this.mask) return { plain, masked: plain };
+    // Queries without keys share their weights among all: those that exist count as much as no key does.
+    const hidden = this.emptyRow === 'uniform' ? select(inside, literal(NONE, 'f32'), HIDDEN) : literal(HIDDEN, 'f32');
+    return { plain, masked: select(and(inside, this.atKey(this.mask, at, key)), plain, hidden) };
   }
 
   /** A mask or bias at one score. */
-  private atKey(e: Expr, at: { readonly b: Expr; readonly h: Expr; readonly q: Expr }, k: Expr): Expr {
+  atKey(e: Expr, at: At, k: Expr): Expr {
     const visit = (root: Expr): Expr =>
       substitute(root, (x) => {
         if (x === coords.b) return at.b;
@@ -155,19 +196,13 @@ export class Attention {
     return visit(e);
   }
 
-  /** Which scores a weight is made of while `found` says whether some key was allowed, and whether it counts at all. */
-  chosen(s: Score, found: Expr | undefined): { readonly score: Expr; readonly counts: Expr } {
-    if (found) return { score: select(found, s.masked, s.plain), counts: select(found, s.allowed, s.inside) };
-    return { score: s.masked, counts: this.emptyRow === 'uniform' ? s.inside : s.allowed };
-  }
-
   inverse(total: Expr): Expr {
     const inverse = div(literal(1, 'f32'), total);
     return this.emptyRow === 'zero' ? select(eq(total, 0), 0, inverse) : inverse;
   }
 
   /** Stores the logarithm of a softmax's normaliser, where somebody reads it. */
-  storeLse(block: Block, at: { readonly b: Expr; readonly h: Expr; readonly q: Expr }, top: Expr, total: Expr): void {
+  storeLse(block: Block, at: At, top: Expr, total: Expr): void {
     const output = this.cx.region.root.attrs.lse === true ? this.result(1) : undefined;
     if (!output) return;
     const value = select(le(top, literal(NONE, 'f32')), -Infinity, add(top, log(total)));

@@ -12,7 +12,6 @@ import type { Buffer, Expr } from '../../../ir/expr.ts';
 import { Block, buffer } from '../../../ir/kernel.ts';
 import {
   add,
-  and,
   bool,
   ceildiv,
   eq,
@@ -22,11 +21,13 @@ import {
   floormod,
   fma,
   ge,
+  le,
   literal,
   load,
   lt,
   min,
   mul,
+  not,
   or,
   select,
   splat,
@@ -43,6 +44,7 @@ import { makeStage, operandAt, type ScheduleContext, storeResult } from '../cont
 import { nameCoordinates } from '../element.ts';
 import { storeColumns } from '../tile.ts';
 import { attentionAlone } from './attention-alone.ts';
+import { GpuReach } from './attention-reach.ts';
 import { Attention, larger, NONE, type Score } from './attention-scores.ts';
 import { workgroups } from './invocations.ts';
 import { isSmall } from './small.ts';
@@ -55,8 +57,9 @@ const SIZE = ACROSS * DOWN;
 const MEMORY = 16384;
 export function scheduleAttentionGpu(cx: ScheduleContext): readonly Stage[] {
   const a = new Attention(cx);
-  const shape = isSmall(cx.target, a.macs) ? undefined : shapeFor(a);
-  return [shape ? new AttentionKernel(a, shape).stage() : attentionAlone(a)];
+  const reach = new GpuReach(a);
+  const shape = isSmall(cx.target, a.macs) ? undefined : shapeFor(a, reach);
+  return [shape ? new AttentionKernel(a, reach, shape).stage() : attentionAlone(a, reach)];
 }
 
 type Shape = readonly [rows: number, columns: number];
@@ -67,11 +70,13 @@ const measures = (a: Attention): { readonly stride: number; readonly vectors: nu
 });
 
 /** The largest blocks that fit workgroup memory; few queries have small ones. */
-function shapeFor(a: Attention): Shape | undefined {
+function shapeFor(a: Attention, reach: GpuReach): Shape | undefined {
   const { stride, vectors } = measures(a);
   const most = Math.max(DOWN, boundsOf(a.queries)[1]);
   const floats = ([rows, columns]: Shape): number =>
-    rows * stride + columns * Math.max(stride, vectors * 4 * ACROSS) + rows * (columns + (a.unmasked ? 2 : 1) * ACROSS);
+    rows * stride +
+    columns * Math.max(stride, vectors * 4 * ACROSS) +
+    rows * (columns + (a.unmasked ? 2 : 1) * ACROSS + (reach.shares ? 4 : 0));
   const fits = gpuOf(a.cx.target).attention.filter((shape) => 4 * floats(shape) <= MEMORY);
   return fits.find(([rows]) => rows < 2 * most) ?? fits.at(-1);
 }
@@ -117,10 +122,14 @@ class AttentionKernel {
   /** One number of each invocation for each of its rows: row, x. */
   private readonly parts: Buffer;
   private readonly others: Buffer;
+  private readonly reach: GpuReach;
+  /** Where the keys that queries meet are agreed on. */
+  private readonly limits: Buffer;
 
-  constructor(a: Attention, [rows, columns]: Shape) {
+  constructor(a: Attention, reach: GpuReach, [rows, columns]: Shape) {
     const { stride, vectors } = measures(a);
     this.a = a;
+    this.reach = reach;
     this.stride = stride;
     this.vectors = vectors;
     [this.rows, this.columns] = [rows, columns];
@@ -131,6 +140,7 @@ class AttentionKernel {
     this.weights = shared('weights', rows * columns);
     this.parts = shared('parts', rows * ACROSS);
     this.others = shared('others', rows * ACROSS);
+    this.limits = buffer('limits', 'i32', 4 * rows, { space: 'shared', access: 'readwrite' });
   }
 
   stage(): Stage {
@@ -151,17 +161,13 @@ class AttentionKernel {
       );
       const mine = this.myQueries(body, y, first);
       const last = body.let('last', min(add(first, rows), queries));
-      // All invocations of a workgroup must take the same turns, since they meet at barriers.
-      const turns = this.a.reach(at, [first, last], false);
-      const from = turns ? body.let('from', mul(floordiv(turns.from, this.columns), this.columns)) : literal(0);
-      const reach = this.a.reach(at, [first, last], true);
-      const live = (k0: Expr): Expr =>
-        reach && (reach.from !== turns?.from || reach.to !== turns.to)
-          ? and(lt(reach.from, add(k0, this.columns)), lt(k0, reach.to))
-          : bool(true);
-      body.for('k0', from, turns?.to ?? keys, (k0, turn) => this.keyBlock(turn, at, mine, k0, live(k0)), {
-        step: this.columns,
-      });
+      const { reach, limits } = this;
+      const range = reach.ofBlock(body, { b, h, first, last }, { t, rows, limits });
+      const empty = (done: Block): Expr => {
+        const none = mine.map(({ found, top }) => (found ? not(found) : le(top, literal(NONE, 'f32'))));
+        return reach.any(done, limits, { by: y, of: DOWN, where: eq(x, 0), yes: none.reduce(or) });
+      };
+      reach.walk(body, range, this.columns, empty, (k0, solid, turn) => this.keyBlock(turn, at, mine, k0, solid));
       this.finish(body, at, mine);
     });
     return makeStage(cx, block, { grid, work: mul(keys, rows * (width + valueWidth)), macs: this.a.macs });
@@ -215,26 +221,29 @@ class AttentionKernel {
     );
   }
 
-  /** @param reads whether some query of the block may read some key of it; what it says no to is not computed */
-  private keyBlock(block: Block, at: Place, mine: readonly Query[], k0: Expr, reads: Expr): void {
+  /** @param solid whether all of its keys exist and all queries read them */
+  private keyBlock(block: Block, at: Place, mine: readonly Query[], k0: Expr, solid: Expr): void {
     const { b, h, g, t, x } = at;
     const { columns } = this;
     const { cx, keys, width, valueWidth } = this.a;
-    const live = block.let('live', reads);
-    block.if(live, (some) =>
-      this.fill(some, t, this.kv, columns, { first: k0, count: keys, width, stride: this.stride }, (k, d) =>
-        operandAt(cx, 1, [b, g, k, d]),
-      ),
+    this.fill(block, t, this.kv, columns, { first: k0, count: keys, width, stride: this.stride }, (k, d) =>
+      operandAt(cx, 1, [b, g, k, d]),
     );
     block.barrier();
     const each = columns / ACROSS;
     const products = mine.map((_, i) =>
       Array.from({ length: each }, (__, j) => block.var(`s${i}_${j}`, zero('f32', 4))),
     );
-    block.if(live, (some) => this.scoreBlock(some, x, mine, products));
-    const scores = mine.map((query, i) =>
-      products[i]!.map((p, j) => this.a.score(block, { b, h, q: query.q }, add(k0, add(x, j * ACROSS)), sumLanes(p))),
+    this.scoreBlock(block, x, mine, products);
+    const scaled = mine.flatMap(({ q }, i) =>
+      products[i]!.map((p, j) => ({
+        at: { b, h, q },
+        k: add(k0, add(x, j * ACROSS)),
+        value: this.a.scaled(sumLanes(p)),
+      })),
     );
+    const all = this.a.scores(block, scaled, solid, false);
+    const scores = mine.map((_, i) => all.slice(i * each, (i + 1) * each));
     mine.forEach(({ row }, i) => {
       const part = add(mul(row, ACROSS), x);
       block.store(this.parts, part, scores[i]!.map((s) => s.masked).reduce(larger));
@@ -245,13 +254,11 @@ class AttentionKernel {
       this.weigh(block, query, scores[i]!, (j) => add(mul(query.row, columns), add(x, j * ACROSS)));
     });
     const valueStride = this.vectors * 4 * ACROSS;
-    block.if(live, (some) =>
-      this.fill(some, t, this.kv, columns, { first: k0, count: keys, width: valueWidth, stride: valueStride }, (k, e) =>
-        operandAt(cx, 2, [b, g, k, e]),
-      ),
+    this.fill(block, t, this.kv, columns, { first: k0, count: keys, width: valueWidth, stride: valueStride }, (k, e) =>
+      operandAt(cx, 2, [b, g, k, e]),
     );
     block.barrier();
-    block.if(live, (some) => this.addValues(some, x, mine, valueStride));
+    this.addValues(block, x, mine, valueStride);
     block.barrier();
   }
 
@@ -303,8 +310,8 @@ class AttentionKernel {
     for (const v of query.result) block.set(v, mul(v, splat(alpha, 4)));
     if (query.found && found) block.set(query.found, found);
     scores.forEach((s, j) => {
-      const { score, counts } = this.a.chosen(s, found);
-      const weight = block.let('weight', select(counts, exp(sub(score, now)), 0));
+      const score = found ? select(found, s.masked, s.plain) : s.masked;
+      const weight = block.let('weight', exp(sub(score, now)));
       block.store(this.weights, place(j), weight);
       block.update('add', query.sum, weight);
     });

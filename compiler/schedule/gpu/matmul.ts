@@ -10,6 +10,7 @@ import { Block, buffer } from '../../../ir/kernel.ts';
 import {
   add,
   ceildiv,
+  eq,
   extract,
   floordiv,
   floormod,
@@ -36,6 +37,7 @@ import { makeStage, type ScheduleContext, storeResult } from '../context.ts';
 import { nameCoordinates } from '../element.ts';
 import { PANEL, storeColumns } from '../tile.ts';
 import { GROUP, invocations, workgroups } from './invocations.ts';
+import { Members, subgroupOp } from './members.ts';
 import { Product } from './product.ts';
 import { isSmall, usualSize } from './small.ts';
 
@@ -287,11 +289,30 @@ function fewRows(p: Product, panels: Buffer, when: Expr, always: boolean): Stage
       { step: slots },
     );
     const place = (at: Expr, i: number): Expr => mul(add(at, i * GROUP), 4);
+    const stored = (some: Block, sum: (i: number) => Expr): void =>
+      acc.forEach((_, i) => {
+        const store = (one: Block): void => {
+          const total = one.let('total', sum(i));
+          storeQuad(p, one, p.rowAt(literal(i)), add(mul(u, PANEL), mul(half, 4)), total);
+        };
+        if (i === 0) store(some);
+        else some.if(lt(i, p.m), store);
+      });
     acc.forEach((sum, i) => {
       body.store(sums, place(t, i), sum);
     });
     body.barrier();
     // Even and odd invocations have different columns, so that two results are left.
+    if (gpuOf(cx.target).subgroups && subgroupOp(add, dtype)) {
+      const members = new Members(GROUP);
+      const totals = acc.map((_, i) =>
+        [0, 1].map((odd) => {
+          const of = (j: Expr): Expr => load(sums, place(add(mul(j, 2), odd), i), 4);
+          return members.total(body, `total${i}_${odd}`, slots, 'add', add, of, zero(dtype, 4));
+        }),
+      );
+      return body.if(lt(t, 2), (some) => stored(some, (i) => select(eq(half, 0), totals[i]![0]!, totals[i]![1]!)));
+    }
     body.for('s', 0, Math.log2(slots), (s, level) => {
       const apart = level.let('apart', shr(literal(GROUP / 2), s));
       level.if(lt(t, apart), (some) =>
@@ -301,16 +322,7 @@ function fewRows(p: Product, panels: Buffer, when: Expr, always: boolean): Stage
       );
       level.barrier();
     });
-    body.if(lt(t, 2), (some) =>
-      acc.forEach((_, i) => {
-        const store = (one: Block): void => {
-          const total = one.let('total', load(sums, place(t, i), 4));
-          storeQuad(p, one, p.rowAt(literal(i)), add(mul(u, PANEL), mul(half, 4)), total);
-        };
-        if (i === 0) store(some);
-        else some.if(lt(i, p.m), store);
-      }),
-    );
+    body.if(lt(t, 2), (some) => stored(some, (i) => load(sums, place(t, i), 4)));
   });
   return makeStage(cx, block, { grid, work: mul(p.k, PANEL * count), macs: always ? p.macs : 0 });
 }

@@ -22,7 +22,7 @@ export function scheduleNormGpu(cx: ScheduleContext): readonly Stage[] {
       const operand = (n: number, i: Expr): Expr => cast(operandAt(cx, n, n === 0 ? [...at, i] : [i]), work);
       const walk = new Walk(t, size, width, (i) => operand(0, i));
       const line = new KeptLine(walk, work, (i) => operand(0, i));
-      const group = new GroupFold(work, size);
+      const group = new GroupFold(cx, work, size);
       const count = countAs(width, work);
       const centred = root.op.name === 'layer_norm';
       const mean = centred

@@ -62,7 +62,7 @@ function together(cx: ScheduleContext, r: Reduction): Stage {
     const loops = new Block();
     r.nest(loops, outer, accumulate);
     body.stmts.push(...loops.stmts);
-    const total = new GroupFold(dtype, size).total(body, t, acc ?? start(body, 1), step);
+    const total = new GroupFold(cx, dtype, size).total(body, t, acc ?? start(body, 1), step);
     body.if(eq(t, 0), (first) => r.store(first, at, total));
   });
   return makeStage(cx, block, { grid, work: r.count });

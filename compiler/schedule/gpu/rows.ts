@@ -12,6 +12,7 @@ import { makeStage, type ScheduleContext } from '../context.ts';
 import { nameCoordinates } from '../element.ts';
 import type { FoldSpec } from '../fold.ts';
 import { workgroups } from './invocations.ts';
+import { Members, subgroupOp } from './members.ts';
 
 /** Elements of a line that stand in workgroup memory between passes, in words: half of what every device has. */
 const KEPT = 2048;
@@ -79,14 +80,19 @@ export function eachLine(
   return makeStage(cx, block, { grid, work: width });
 }
 
-/** Joins one value of each invocation into one that all of them get: a tree in workgroup memory. */
+/**
+ * Joins one value of each invocation into one that all of them get, through workgroup memory: as a tree, or where
+ * subgroups can join it (`Members`).
+ */
 export class GroupFold {
   private readonly memory: Buffer;
   private readonly size: number;
+  private readonly members: Members | undefined;
   private used = false;
 
-  constructor(dtype: Scalar, size: number) {
+  constructor(cx: ScheduleContext, dtype: Scalar, size: number) {
     this.size = size;
+    this.members = gpuOf(cx.target).subgroups ? new Members(size) : undefined;
     this.memory = buffer('joined', dtype, size, { space: 'shared', access: 'readwrite' });
   }
 
@@ -98,6 +104,8 @@ export class GroupFold {
     this.used = true;
     block.store(this.memory, t, lanes.reduce(join));
     block.barrier();
+    const op = this.members && subgroupOp(join, this.memory.dtype);
+    if (this.members && op) return this.members.total(block, 'total', this.size, op, join, (i) => load(this.memory, i));
     block.for('s', 0, Math.log2(this.size), (s, body) => {
       const half = body.let('half', shr(literal(this.size / 2), s));
       body.if(lt(t, half), (some) =>

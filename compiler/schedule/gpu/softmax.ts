@@ -22,7 +22,7 @@ export function scheduleSoftmaxGpu(cx: ScheduleContext): readonly Stage[] {
       const x = (i: Expr): Expr => cast(operandAt(cx, 0, [...at, i]), work);
       const walk = new Walk(t, size, width, x);
       const line = new KeptLine(walk, work, x);
-      const group = new GroupFold(work, size);
+      const group = new GroupFold(cx, work, size);
       const shift = foldWalk(body, walk, t, group, { init: lowest(work), dtype: work, step: larger }, (i, inner) =>
         line.first(i, inner),
       );
