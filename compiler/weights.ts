@@ -119,11 +119,19 @@ class WeightKeys {
 
   private make(value: Value): string {
     if (value.op.name === 'param') return `param ${String(value.attrs.name)}`;
+    if (value.op.name === 'constant') {
+      const { dtype, shape, data } = value.attrs.value as Nd;
+      if (data.length <= SMALL) return `constant ${dtype} [${shape.join()}] ${Array.from(data, written).join()}`;
+    }
     const plain = Object.values(value.attrs).every((a) => typeof a !== 'object' || Array.isArray(a));
     if (value.inputs.length === 0 || !plain) return `value ${this.known.size}`;
     return `${value.op.name} ${JSON.stringify(value.attrs)} (${value.inputs.map((x) => this.of(x)).join(', ')})`;
   }
 }
+
+/** Constants up to this size are compared by what they hold. */
+const SMALL = 64;
+const written = (x: number): string => (Object.is(x, -0) ? '-0' : String(x));
 
 /** Refuses 64-bit integers that 32 bits of their signedness cannot hold. */
 function requireWords(values: BigInt64Array, { value, dtype }: Placed): void {
@@ -200,6 +208,11 @@ export function evaluateStatic(value: Value, store: WeightStore): Data {
       if (rows) return evaluateStatic(value.inputs[0]!, store).slice(...rows);
       break;
     }
+    case 'mul': {
+      const scaled = scaledParameter(value, store);
+      if (scaled) return scaled;
+      break;
+    }
     case 'concat': {
       // Rows of whole operands stand one after another.
       const outer = typeOf(value).shape.slice(0, Number(value.attrs.axis));
@@ -207,6 +220,11 @@ export function evaluateStatic(value: Value, store: WeightStore): Data {
         return join(value.inputs.map((x) => evaluateStatic(x, store)));
     }
   }
+  return fromNd(evaluateNumbers(value, store));
+}
+
+/** A static value by the reference interpreter: in f64, not rounded. */
+function evaluateNumbers(value: Value, store: WeightStore): Nd {
   const leaves = new Map<string, Nd>();
   const result = evaluate(graph('weights', [], [['value', value]]), {
     inputs: {},
@@ -224,7 +242,26 @@ export function evaluateStatic(value: Value, store: WeightStore): Data {
       return made;
     },
   });
-  return fromNd(result.value!);
+  return result.value!;
+}
+
+/**
+ * A parameter times one number for each position of one of its axes: the weights of a convolution, once a normalisation is
+ * folded into them. The same product as below, without a walk over coordinates; undefined for other products.
+ */
+function scaledParameter(value: Value, store: WeightStore): Float32Array | undefined {
+  const [weights, factors] = value.inputs as [Value, Value];
+  const [shape, along] = [staticShape(typeOf(weights).shape)!, staticShape(typeOf(factors).shape)!];
+  const axis = along.findIndex((d) => d !== 1);
+  const whole = typeOf(value).shape.join() === shape.join() && along.length === shape.length;
+  if (weights.op.name !== 'param' || typeOf(weights).dtype !== 'f32' || !whole || axis < 0) return undefined;
+  if (along.some((d, i) => i !== axis && d !== 1)) return undefined;
+  const by = evaluateNumbers(factors, store).data;
+  const out = new Float32Array(evaluateStatic(weights, store) as Float32Array);
+  const inner = shape.slice(axis + 1).reduce((n, d) => n * d, 1);
+  for (let i = 0, at = 0; at < out.length; i = (i + 1) % by.length)
+    for (const end = at + inner; at < end; at++) out[at] = out[at]! * by[i]!;
+  return out;
 }
 
 /** Where the elements of a slice begin and end in its operand, when it takes whole rows of that; undefined otherwise. */

@@ -3,6 +3,7 @@ import { fail } from '../ir/diagnostic.ts';
 import { boundMasks } from './bound-masks.ts';
 import { canonicalize } from './canonicalize.ts';
 import { dropTokens } from './drop-tokens.ts';
+import { foldAffine } from './fold-affine.ts';
 import { foldConstants } from './fold-constants.ts';
 import { foldMasks } from './fold-masks.ts';
 import { fuseAttention } from './fuse-attention.ts';
@@ -18,6 +19,7 @@ const PIPELINE: readonly Pass[] = [
   foldConstants, // sizes and scales that exporters compute become numbers, which patterns can read
   canonicalize, // numbers that have just been computed move to the right, and identities among them disappear
   raise, // before anything reads softmax or normalisations
+  foldAffine, // before anything else reads the weights of convolutions
   fuseAttention, // takes scales off the queries, which then are plain projections
   foldMasks, // reads what attentions are masked with, which then need not be computed
   dropTokens, // knows the masks of attentions, and what of a product is read before others join it
