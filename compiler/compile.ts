@@ -42,6 +42,13 @@ export interface PassOptions {
    * default), or numbers, unless the weights show that every score is small beside them (`keep`).
    */
   readonly finiteMasks?: FiniteMasks | undefined;
+  /**
+   * Whether a NaN or an infinity in a row that a mask hides must spread to other rows, as it does in the model as written:
+   * softmax gives hidden keys a weight of 0, and 0 · NaN is NaN. Rows are then dropped only where nothing could have spread
+   * from them: behind `select`, slices and gathers, and masks that the model states as such. Remarks say what that keeps.
+   * Default false: hidden rows are taken to be finite.
+   */
+  readonly strictNaN?: boolean | undefined;
   /** Runs the reference interpreter before and after each pass and compares. Slow; for small models. Default false. */
   readonly validate?: boolean | undefined;
   /**
@@ -83,8 +90,8 @@ export function compile(model: Model, options: CompileOptions): Bundle {
     ['kernels.bin', wasm.bytes],
     ['weights.bin', packed.bytes],
   ]);
-  const gpu = webgpu && webGpuPart(webgpu, 'kernels.wgsl');
-  if (gpu) files.set('kernels.wgsl', gpu.bytes);
+  const gpu = webgpu && webGpuPart(webgpu);
+  for (const [name, bytes] of gpu?.files ?? []) files.set(name, bytes);
   const manifest: Manifest = {
     heddle: FORMAT,
     name: model.name,
@@ -172,7 +179,11 @@ export function optimise(name: string, authored: Graph, options: Omit<PassOption
   const optimised = runPasses(authored, pipelineFor('wasm', options.without), {
     validate: options.validate,
     stopAfter: options.stopAfter,
-    masks: { ...(options.weights && factsOf(options.weights)), finiteMasks: options.finiteMasks },
+    masks: {
+      ...(options.weights && factsOf(options.weights)),
+      finiteMasks: options.finiteMasks,
+      strictNaN: options.strictNaN,
+    },
     observe: (pass, graph) => options.observe?.(name, pass, graph),
     remark: (remark) => remarks.push(remark),
   });

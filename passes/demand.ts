@@ -5,7 +5,7 @@
 import type { Attrs } from '../ir/core.ts';
 import type { Expr } from '../ir/expr.ts';
 import { type Graph, graphValues, typeOf, type Value } from '../ir/graph.ts';
-import { ALL, type IndexSet, isNone, join, NONE, printSet, tidy } from '../ir/index-set.ts';
+import { ALL, type IndexSet, isNone, isWhole, join, NONE, printSet, tidy } from '../ir/index-set.ts';
 import { needByAxes } from '../ir/need.ts';
 import type { NeedContext } from '../ir/op.ts';
 import { bool } from '../ir/scalar.ts';
@@ -17,6 +17,8 @@ import { staticValues } from './facts.ts';
 export interface DemandOptions {
   /** What is read of the outputs, by name; all where nothing is said. */
   readonly observed?: Readonly<Record<string, IndexSet>>;
+  /** Whether zero times NaN is NaN: see `MaskOptions`. Default false. */
+  readonly strictNaN?: boolean | undefined;
   /** Replaces what an op says it needs: for tests that seed mistakes. */
   readonly need?: (
     value: Value,
@@ -25,22 +27,32 @@ export interface DemandOptions {
   ) => readonly IndexSet[] | undefined;
 }
 
+/** Who reads a value throughout: an output of the graph, or operand `operand` of an op. */
+export type Reader =
+  | { readonly kind: 'output'; readonly name: string }
+  | { readonly kind: 'op'; readonly value: Value; readonly operand: number }
+  /** A set of rows loads from the value, so whoever acts on the set must compute it. */
+  | { readonly kind: 'set' };
+
 export class Demand {
-  readonly elements: Elements = new Elements();
+  readonly elements: Elements;
   readonly graph: Graph;
   readonly #order: readonly Value[];
   readonly #sets = new Map<Value, IndexSet>();
   /** Of ops with several results: a set for each. */
   readonly #several = new Map<Value, IndexSet[]>();
+  /** The reader that first made a set whole; readers come before what they read. */
+  readonly #whole = new Map<Value, Reader>();
   readonly #statics: ReadonlySet<Value>;
   readonly #options: DemandOptions;
 
   constructor(graph: Graph, options: DemandOptions = {}) {
     this.graph = graph;
     this.#options = options;
+    this.elements = new Elements(options.strictNaN);
     this.#order = graphValues(graph);
     this.#statics = staticValues(graph);
-    for (const [name, v] of graph.outputs) this.#read(v, options.observed?.[name] ?? ALL);
+    for (const [name, v] of graph.outputs) this.#read(v, options.observed?.[name] ?? ALL, { kind: 'output', name });
     for (const v of this.#order.toReversed()) this.#visit(v);
   }
 
@@ -51,7 +63,12 @@ export class Demand {
     return this.#sets.get(value) ?? NONE;
   }
 
-  #read(value: Value, set: IndexSet): void {
+  /** The reader that first made all of a value be read; undefined while not all is, as far as is known. */
+  readerOfAll(value: Value): Reader | undefined {
+    return this.#whole.get(value);
+  }
+
+  #read(value: Value, set: IndexSet, by: Reader): void {
     if (isNone(set)) return;
     if (value.op.name === 'get') {
       const tuple = value.inputs[0]!;
@@ -62,9 +79,11 @@ export class Demand {
     }
     const known = this.#sets.get(value);
     const { shape } = typeOf(value);
-    this.#sets.set(value, known ? join(known, set, shape) : tidy(set, shape));
+    const read = known ? join(known, set, shape) : tidy(set, shape);
+    this.#sets.set(value, read);
+    if (isWhole(read) && !this.#whole.has(value)) this.#whole.set(value, by);
     for (const source of this.elements.valuesOf(set))
-      if (source !== value && this.#sets.get(source) !== ALL) this.#read(source, ALL);
+      if (source !== value && this.#sets.get(source) !== ALL) this.#read(source, ALL, { kind: 'set' });
   }
 
   #visit(value: Value): void {
@@ -77,7 +96,7 @@ export class Demand {
       this.#options.need?.(value, demand, cx) ??
       op.need?.(demand, cx) ??
       (op.axes ? needByAxes(demand, cx.outs, op.axes(cx.inputs, attrs)) : inputs.map(() => ALL));
-    for (const [n, x] of inputs.entries()) this.#read(x, sets[n] ?? ALL);
+    for (const [n, x] of inputs.entries()) this.#read(x, sets[n] ?? ALL, { kind: 'op', value, operand: n });
   }
 
   #context(value: Value): NeedContext<Attrs> {

@@ -9,12 +9,14 @@ import type { Sym } from '../ir/expr.ts';
 import { type Graph, graphValues, typeOf, type Value } from '../ir/graph.ts';
 import { isWhole, printSet } from '../ir/index-set.ts';
 import { printDim } from '../ir/print.ts';
+import * as s from '../ir/scalar.ts';
 import { valueNames } from '../ir/text.ts';
-import { type Dim, elements, sizeAt } from '../ir/type.ts';
+import { asExpr, type Dim, dim, elements, sizeAt } from '../ir/type.ts';
 import { Demand } from './demand.ts';
 import { staticValues } from './facts.ts';
 import { RowKeeper } from './keep-rows.ts';
 import { describe, type Pass, type PassContext } from './pass.ts';
+import { refusalsOf } from './refusals.ts';
 import { mapAllBodies, readersOf } from './rewrite.ts';
 import type { Label } from './row-ids.ts';
 import { type RowSet, RowSets, shareOf } from './row-sets.ts';
@@ -33,10 +35,10 @@ const USUAL: DropPolicy = { macsPerElement: 8, share: 0.97 };
 const ROUNDS = 4;
 
 export function dropTokensPass(policy: DropPolicy): Pass {
-  const run = (graph: Graph, cx: PassContext): Graph => {
-    let current = mapAllBodies(graph, (body) => run(body, cx));
+  const run = (graph: Graph, cx: PassContext, isBody = false): Graph => {
+    let current = mapAllBodies(graph, (body) => run(body, cx, true));
     for (let round = 0; round < ROUNDS; round++) {
-      const next = dropOnce(current, policy, cx);
+      const next = dropOnce(current, policy, cx, round === 0 && !isBody);
       if (next === current) break;
       current = next;
     }
@@ -45,20 +47,23 @@ export function dropTokensPass(policy: DropPolicy): Pass {
   return {
     name: 'drop-tokens',
     doc: 'Rows that nobody reads are not computed: legal because no output depends on them, see demand.ts.',
-    run,
+    run: (graph, cx) => run(graph, cx),
   };
 }
 export const dropTokens: Pass = dropTokensPass(USUAL);
 
-function dropOnce(graph: Graph, policy: DropPolicy, cx: PassContext): Graph {
-  const split = splitProducts(graph, new Demand(graph), policy.share);
-  const labelling = new Labelling(split, policy);
+/** @param explains whether to say of products that are computed whole why they are */
+function dropOnce(graph: Graph, policy: DropPolicy, cx: PassContext, explains: boolean): Graph {
+  const strictNaN = cx.masks?.strictNaN;
+  const split = splitProducts(graph, new Demand(graph, { strictNaN }), policy.share);
+  const labelling = new Labelling(split, policy, strictNaN);
   const groups = labelling.groups();
   const taken = groups.filter((members) => {
     if (cx.mayRewrite && !cx.mayRewrite()) return false;
     labelling.remark(members, cx);
     return true;
   });
+  if (explains) labelling.explain(cx);
   return taken.length > 0 ? labelling.rewritten(new Set(taken.flat())) : graph;
 }
 
@@ -72,12 +77,14 @@ class Labelling {
   readonly #policy: DropPolicy;
   readonly #statics: ReadonlySet<Value>;
   readonly #readers: ReadonlyMap<Value, readonly Value[]>;
+  /** Groups that would cost more to keep apart than they save. */
+  readonly #costly: Account[] = [];
 
-  constructor(graph: Graph, policy: DropPolicy) {
+  constructor(graph: Graph, policy: DropPolicy, strictNaN = false) {
     this.#graph = graph;
     this.#policy = policy;
     this.#order = graphValues(graph);
-    this.#demand = new Demand(graph);
+    this.#demand = new Demand(graph, { strictNaN });
     this.#statics = staticValues(graph);
     this.#readers = readersOf(graph);
     this.#sets = new RowSets(this.#demand.elements);
@@ -124,6 +131,7 @@ class Labelling {
       for (const { saved, moved, members } of this.#accounts()) {
         const { macsPerElement } = this.#policy;
         if (saved >= moved * macsPerElement && (saved > 0 || macsPerElement === 0)) continue;
+        if (saved > 0) this.#costly.push({ saved, moved, members: [...members] });
         for (const v of members) this.labels.delete(v);
         changed = true;
       }
@@ -191,13 +199,27 @@ class Labelling {
     const set = printSet(rows.set, this.#nameOf)
       .replaceAll(/\bi1\b/g, 'row')
       .replaceAll(/\bi0\b/g, 'entry');
-    const last = main.at(-1)!;
+    const blocks = members.filter((v) => v.op.name === 'attention').length;
+    const what = blocks === 0 ? `${members.length} values` : blocks === 1 ? '1 block' : `${blocks} blocks`;
+    const gone = printDim(dim(s.sub(asExpr(rows.size), rows.count)));
     cx.remark(
       'applied',
-      last,
-      `${members.length} values keep ${printDim(rows.count)} of ${printDim(rows.size)} rows (${set}): ` +
-        `${this.#reasons(members)}; ${before} multiply-accumulates to ${after}`,
+      main.at(-1)!,
+      `${what} × ${gone} of ${printDim(rows.size)} rows: ${this.#reasons(members)}; ` +
+        `${members.length} values keep ${printDim(rows.count)}, where ${set}; ${before} multiply-accumulates to ${after}`,
     );
+  }
+
+  /** Says of products that are computed whole who reads all of their rows, and which rows it does not pay to leave out. */
+  explain(cx: PassContext): void {
+    for (const { saved, moved, members } of this.#costly)
+      cx.remark(
+        'missed',
+        members.at(-1)!,
+        `${members.length} values are read in part, but ${Math.round(saved)} multiply-accumulates less do not pay for moving ${Math.round(moved)} elements`,
+      );
+    const kept = new Set(this.labels.keys());
+    for (const { at, why } of refusalsOf(this.#demand, kept, this.#statics)) cx.remark('missed', at, why);
   }
 
   #nameOf = (n: number): string => {
@@ -215,11 +237,11 @@ class Labelling {
     for (const v of members)
       for (const r of this.#readers.get(v) ?? []) {
         if (inside.has(r)) continue;
-        const word = CUTS[r.op.name] ?? `read by ${describe(r)}`;
+        const word = CUTS[r.op.name] ?? `not read by ${describe(r)}`;
         const text = `${word}${r.loc ? ` at ${printLoc(r.loc)}` : ''}`;
         found.set(text, (found.get(text) ?? 0) + 1);
       }
-    return [...found.keys()].slice(0, 3).join(', ') || 'the others are read by nobody';
+    return [...found.keys()].slice(0, 3).join(', ') || 'read by nobody';
   }
 }
 
@@ -232,17 +254,17 @@ interface Account {
 /** Ops that take kept rows as they are. */
 const READS_SOME = new Set(['slice', 'reduce_sum', 'gather_nd']);
 
-/** Why an op reads some rows only, in words. */
+/** What an op does with the rows that it does not read, in words. */
 const CUTS: Readonly<Record<string, string>> = {
-  select: 'the others are overwritten',
-  slice: 'only these are taken',
-  gather_nd: 'only these are taken',
-  gather: 'only these are taken',
-  gather_elements: 'only these are taken',
-  attention: 'the others are masked as keys',
-  reduce_sum: 'the others are summed as zeros',
-  restore: 'the others are overwritten',
-  compact: 'only these are taken',
+  select: 'overwritten',
+  slice: 'not taken',
+  gather_nd: 'not taken',
+  gather: 'not taken',
+  gather_elements: 'not taken',
+  attention: 'masked as keys',
+  reduce_sum: 'summed as zeros',
+  restore: 'overwritten',
+  compact: 'not taken',
 };
 
 const bind = (e: { readonly arg: unknown }): number => (e.arg as Sym).default;

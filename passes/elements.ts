@@ -37,6 +37,12 @@ export class Elements {
   readonly #supports = new Map<Value, IndexSet>();
   readonly #ids = new Map<Value, number>();
   readonly #whole = new Map<Value, Expr>();
+  readonly #strictNaN: boolean;
+
+  /** @param strictNaN whether zero times NaN is NaN: then fewer elements are known to be zero */
+  constructor(strictNaN = false) {
+    this.#strictNaN = strictNaN;
+  }
 
   source(n: number): Source {
     const source = this.#sources[n];
@@ -218,9 +224,9 @@ export class Elements {
     };
     switch (op.name) {
       case 'mul':
-        return and(broadcast(0), broadcast(1));
+        return this.#strictNaN ? or(broadcast(0), broadcast(1)) : and(broadcast(0), broadcast(1));
       case 'div':
-        return broadcast(0);
+        return this.#strictNaN ? ALL : broadcast(0);
       case 'add':
       case 'sub':
         return or(broadcast(0), broadcast(1));

@@ -78,6 +78,8 @@ function fuse(root: Value, { masks }: PassContext): ReturnType<Rule['apply']> {
   const scores = readScores(weights.inputs[0]!, probabilities.open);
   if (!scores) return miss('the softmax does not read a product of queries and keys');
   if (scores.kind === 'miss') return scores;
+  if (masks?.strictNaN && (scores.masks.length > 0 || probabilities.scrubbed || probabilities.open))
+    return miss('strictNaN: a NaN among the keys that a mask hides would no longer spread');
   const value = new Fusion(root, scores, probabilities, masks).build();
   if (value.kind === 'miss') return value;
   const covers = new Map<Value, string>();

@@ -11,6 +11,11 @@ export type FiniteMasks =
 export interface MaskOptions {
   /** Default `exact`. */
   readonly finiteMasks?: FiniteMasks | undefined;
+  /**
+   * Whether a NaN or an infinity in what a mask hides must spread as it does in the model as written: numbers that hide scores
+   * stay numbers, and products with zeros are not taken for zeros. Default false.
+   */
+  readonly strictNaN?: boolean | undefined;
   /** The elements of a parameter, where they are known and few enough to look at. */
   readonly contents?: ((param: string) => Nd | undefined) | undefined;
 }

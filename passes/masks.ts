@@ -196,11 +196,17 @@ class Reader {
     const pieces = piecesOf(total, this.#elements.isBinary)?.map((p) => ({ ...p, when: this.#normal(p.when) }));
     if (!pieces || pieces.some(({ value }) => Number.isNaN(value) || value === Infinity)) return unchanged;
     const hides = (p: Piece): boolean =>
-      strengthOf(p.value) !== undefined && this.#mayFold(p.value, others.length === 0);
+      this.#options.strictNaN !== true &&
+      strengthOf(p.value) !== undefined &&
+      this.#mayFold(p.value, others.length === 0);
     const hidden = pieces.filter(hides);
     for (const { value } of pieces)
       if (value < 0 && value > -1e4)
         this.#missed.push(`${printNumber(value)} added to scores makes keys weigh less, but hides none`);
+    if (this.#options.strictNaN === true)
+      for (const { value } of pieces)
+        if (strengthOf(value))
+          this.#missed.push(`${printNumber(value)} stays a number: strictNaN, a NaN among what it hides spreads`);
     if (hidden.length === 0) return { ...unchanged, bias: this.#withoutZero(asWritten, pieces, others) };
     const open = (closed: readonly Piece[]): Expr =>
       this.#normal(closed.reduce((e, p) => s.and(e, s.not(p.when)), given));

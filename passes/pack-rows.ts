@@ -51,7 +51,7 @@ export const packRows: Pass = packRowsPass(32);
 const ROUNDS = 4;
 
 function packOnce(graph: Graph, worth: number, cx: PassContext): Graph {
-  const found = widest(graph);
+  const found = widest(graph, new Demand(graph, { strictNaN: cx.masks?.strictNaN }));
   if (!found) return graph;
   const packer = new Packer(graph, found);
   const result = packer.graph();
@@ -91,8 +91,7 @@ interface Candidate extends Axes {
 }
 
 /** The set of rows that most work is done for. */
-function widest(graph: Graph): Found | undefined {
-  const demand = new Demand(graph);
+function widest(graph: Graph, demand: Demand): Found | undefined {
   const statics = staticValues(graph);
   const candidates = graphValues(graph).flatMap((v) => (statics.has(v) ? [] : candidatesOf(v, demand.of(v))));
   const kinds: Candidate[] = [];

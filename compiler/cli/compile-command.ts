@@ -19,6 +19,7 @@ interface Options extends ModelOptions {
   readonly stopAfter?: number;
   readonly without?: readonly string[];
   readonly finiteMasks: FiniteMasks;
+  readonly strictNan: boolean;
 }
 
 const readFiniteMasks = (text: string): FiniteMasks =>
@@ -40,6 +41,7 @@ export function addCompile(program: Command): void {
       readFiniteMasks,
       'exact',
     )
+    .option('--strict-nan', 'drop no row from which a NaN could spread to others in the model as written', false)
     .addHelpText(
       'after',
       `
@@ -54,7 +56,7 @@ Examples:
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 async function run(source: string, options: Options): Promise<void> {
-  const { out, target, storage, validate, stopAfter, without, finiteMasks } = options;
+  const { out, target, storage, validate, stopAfter, without, finiteMasks, strictNan } = options;
   await refuseOthers(resolve(out), out);
   const progress = new Progress(6);
   try {
@@ -69,6 +71,7 @@ async function run(source: string, options: Options): Promise<void> {
       stopAfter,
       without,
       finiteMasks,
+      strictNaN: strictNan,
       onPhase: (phase) => progress.step(phase),
     });
     const staged = await bundle.stage(out);

@@ -22,6 +22,7 @@ export function addInspect(program: Command): void {
       'also what compiling makes of the multiply-accumulates, and which rows it drops and why',
       false,
     )
+    .option('--strict-nan', 'as for compile', false)
     .addHelpText(
       'after',
       `
@@ -35,6 +36,7 @@ Examples:
 
 interface Options extends ModelOptions {
   readonly compiled: boolean;
+  readonly strictNan: boolean;
 }
 
 interface PortSummary {
@@ -68,7 +70,7 @@ async function run(source: string, options: Options): Promise<void> {
   const narrow = narrowModel(model, dim);
   const entries = Object.entries(narrow.entries).map(([name, graph]) => ({
     ...summarise(name, graph, at),
-    ...(options.compiled && { compiled: compiledSummary(name, graph, at) }),
+    ...(options.compiled && { compiled: compiledSummary(name, graph, at, options) }),
   }));
   const { inputs, outputs, macs, ops, unsupported } = entries[0]!;
   const parameters = countParameters(model);
@@ -94,8 +96,13 @@ function summarise(name: string, graph: Graph, at: Readonly<Record<string, numbe
   };
 }
 
-function compiledSummary(name: string, graph: Graph, at: Readonly<Record<string, number>>): CompiledSummary {
-  const { optimised, remarks } = optimise(name, graph, {});
+function compiledSummary(
+  name: string,
+  graph: Graph,
+  at: Readonly<Record<string, number>>,
+  { strictNan }: Options,
+): CompiledSummary {
+  const { optimised, remarks } = optimise(name, graph, { strictNaN: strictNan });
   const rows = remarks.filter(({ pass }) => pass === dropTokens.name).map(remarkReport);
   return { macs: countMacs(optimised, at), rows };
 }
@@ -130,8 +137,7 @@ function text(
     );
     if (entry.compiled) {
       lines.push(`  compiled: ${countText(entry.compiled.macs)} multiply-accumulates`);
-      for (const { kind, at: where, why } of entry.compiled.rows)
-        lines.push(`  ${kind === 'applied' ? 'dropped' : 'kept'} at ${where}: ${why}`);
+      for (const { kind, why } of entry.compiled.rows) lines.push(`  ${kind === 'applied' ? 'dropped ' : ''}${why}`);
     }
     for (const { op, at: where, why } of entry.unsupported)
       lines.push(`  cannot be compiled: ${op} at ${where}: ${why}`);

@@ -3,7 +3,8 @@
  *
  * `tests/golden/text/*.ir` pin the text form itself: a file is what printing its graphs gives, or holds any spelling of
  * them above a line `// expect` and the printed form below. `tests/golden/<pass>/*.ir` hold `graph before` above that
- * line and `graph after` below; `tests/golden/wgsl/*.ir` the shaders of a graph (`golden-wgsl.ts`). Comment lines at the top belong to people and stay as they are.
+ * line and `graph after` below; `tests/golden/wgsl/*.ir` the shaders of a graph (`golden-wgsl.ts`),
+ * `tests/golden/refused/*.ir` what compiling refused of it and why (`golden-refused.ts`). Comment lines at the top belong to people and stay as they are.
  *
  * A pair is also run in the reference interpreter on seeded values, and never blessed when its halves disagree.
  */
@@ -21,6 +22,7 @@ import { parseGraphs } from '../../ir/parse.ts';
 import { printGraph, printGraphs } from '../../ir/text.ts';
 import { sizeAt, type TensorType } from '../../ir/type.ts';
 import { verifyGraph } from '../../ir/verify.ts';
+import { expectedRefusals } from './golden-refused.ts';
 import { expectedShaders } from './golden-wgsl.ts';
 import { projectRoot } from './project.ts';
 import '../../ir/ops/all.ts';
@@ -184,7 +186,9 @@ export async function runGolden(
   const expected =
     folder === 'wgsl'
       ? expectedShaders(found, shown)
-      : expectedGolden(found, shown, folder === 'text' ? undefined : await goldenPass(folder));
+      : folder === 'refused'
+        ? expectedRefusals(found, shown)
+        : expectedGolden(found, shown, folder === 'text' ? undefined : await goldenPass(folder));
   if (update && expected !== found) writeFileSync(file, expected);
   return { file: relative(projectRoot, file), found, expected };
 }
