@@ -16,7 +16,9 @@ import * as s from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import { asExpr, type Dim, dim, type Shape, sameDim, sameShape, sameType } from '../ir/type.ts';
 import { dims, ints, isOne, literalOf, rankOf, shapeOf, uniformOf, unlessRefused } from './facts.ts';
+import { folded } from './fold-constants.ts';
 import { type Identity, simplifyPass } from './rewrite.ts';
+import { combined, sameEverywhere, spacedOf } from './spaced.ts';
 
 const dtypeOf = (v: Value): Scalar => typeOf(v).dtype;
 const isFloatValue = (v: Value): boolean => v.type.kind === 'tensor' && isFloat(v.type.dtype);
@@ -313,6 +315,50 @@ function negated(c: number, dtype: Scalar): number | undefined {
   return roundTo(dtype, minus) === minus || Number.isNaN(minus) ? minus : undefined;
 }
 
+/** A value of one number everywhere, in the shape and type of `v`. */
+const filled = (v: Value, x: number): Value => expandTo(scalar(x, dtypeOf(v)), shapeOf(v));
+
+/** Functions of constants that are stretched: the function of the numbers, stretched. */
+const OF_NUMBERS: Identity = {
+  why: 'one number everywhere',
+  simplify: (v) => {
+    if (v.op.lower.kind !== 'pointwise' || v.inputs.every((x) => literalOf(x))) return undefined;
+    const numbers = v.inputs.map((x) => {
+      const c = uniformOf(x);
+      return c === undefined ? undefined : scalar(c, dtypeOf(x));
+    });
+    if (!numbers.every((x) => x !== undefined)) return undefined;
+    const one = makeValue(v.op, numbers, v.attrs);
+    return expandTo(folded(one) ?? one, shapeOf(v));
+  },
+};
+/** Sums of evenly spaced integers that are the same at every position: the distance of neighbours. */
+const SAME_SUM: Identity = {
+  why: 'the same at every position',
+  simplify: (v) => {
+    const c = uniformOf(v) === undefined ? sameEverywhere(spacedOf(v)) : undefined;
+    return c === undefined ? undefined : filled(v, c);
+  },
+};
+const COMPARED: Readonly<Record<string, (difference: number) => boolean>> = {
+  equal: (d) => d === 0,
+  not_equal: (d) => d !== 0,
+  less: (d) => d < 0,
+  less_equal: (d) => d <= 0,
+  greater: (d) => d > 0,
+  greater_equal: (d) => d >= 0,
+};
+/** Evenly spaced integers whose distance is the same at every position. */
+const SAME_DISTANCE: Identity = {
+  why: 'the same answer at every position',
+  simplify: (v) => {
+    const [a, b] = v.inputs as [Value, Value];
+    if (!isInt(dtypeOf(a)) || literalOf(a)) return undefined;
+    const d = sameEverywhere(combined(a, b, -1, rankOf(v)));
+    return d === undefined ? undefined : filled(v, COMPARED[v.op.name]!(d) ? 1 : 0);
+  },
+};
+
 const STRETCH: Identity = { why: 'broadcasting stretches the operand anyway', simplify: unstretched };
 const NO_AXES: Identity = {
   why: 'fold over no axis',
@@ -445,6 +491,7 @@ const IDENTITIES: Readonly<Record<string, readonly Identity[]>> = {
   ceil: [idempotent],
   trunc: [idempotent],
   round: [idempotent],
+  cumsum: [{ why: 'a sum of zeros', simplify: (v) => (uniformOf(operand(v)) === 0 ? only(v) : undefined) }],
   clamp: [
     {
       why: 'no limits',
@@ -507,7 +554,10 @@ function identitiesOf(v: Value): readonly Identity[] {
     list = [
       ...(COMMUTATIVE.has(name) ? [constantRight] : []),
       ...own,
+      ...(v.op.lower.kind === 'pointwise' ? [OF_NUMBERS] : []),
       ...(v.op.lower.kind === 'pointwise' && v.op.inputs.length > 1 ? [STRETCH] : []),
+      ...(name === 'add' || name === 'sub' ? [SAME_SUM] : []),
+      ...(name in COMPARED ? [SAME_DISTANCE] : []),
       ...(isFold ? [NO_AXES] : []),
     ];
     cache.set(name, list);

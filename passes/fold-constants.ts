@@ -13,7 +13,8 @@ const LIMIT = 1024;
 /** Nothing beyond this is computed while compiling. */
 const MOST = 1 << 20;
 
-function folded(value: Value): Value | undefined {
+/** A value of constants alone as a constant; undefined where it is large, or reads anything else. */
+export function folded(value: Value): Value | undefined {
   if (value.inputs.length === 0 || value.type.kind === 'tuple' || readsSizes(value)) return undefined;
   let known = 0;
   for (const x of value.inputs) {
