@@ -3,6 +3,7 @@
  * that has no rule is not restricted.
  */
 import type { Attrs } from '../ir/core.ts';
+import { CompileError } from '../ir/diagnostic.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { makeValue } from '../ir/op.ts';
 import { normalizeAxis } from '../ir/ops/check.ts';
@@ -48,11 +49,26 @@ function lockstep(cx: Rows, value: Value, label: Label): Value | undefined {
   return inputs && rebuilt(value, inputs, value.attrs, label);
 }
 
+/**
+ * The op on these operands; undefined where it is another than on those rows, or does not take them: of a normalisation the
+ * scale runs in lockstep with features that mix.
+ */
 function rebuilt(value: Value, inputs: readonly Value[], attrs: Attrs, label: Label): Value | undefined {
+  if (!takes(value, inputs, attrs)) return undefined;
   const made = makeValue(value.op, inputs, attrs, value);
   const wanted = shapeAt(value, label);
   const { shape } = typeOf(made);
   return shape.length === wanted.length && shape.every((d, n) => sameDim(d, wanted[n]!)) ? made : undefined;
+}
+
+function takes({ op }: Value, inputs: readonly Value[], attrs: Attrs): boolean {
+  try {
+    op.type(inputs.map(typeOf), attrs);
+    return true;
+  } catch (error) {
+    if (error instanceof CompileError) return false;
+    throw error;
+  }
 }
 
 function operandsAt(cx: Rows, value: Value, label: Label): Value[] | undefined {

@@ -76,7 +76,8 @@ export class RowIds {
       case 'single': {
         // Where there is no such row some other is taken, which nobody reads.
         const inside = s.max(s.min(p.row, s.sub(asExpr(size), 1)), 0);
-        return this.#term(inside, [batch ?? 1, 1]);
+        const row = this.#term(inside, [batch ?? 1, 1]);
+        return batch === undefined ? reshape([row], { shape: [1] }) : row;
       }
     }
   }

@@ -175,12 +175,12 @@ export class RowSets {
   }
 
   #pieces(set: IndexSet, size: Dim, extents: readonly Dim[]): readonly Piece[] | undefined {
-    return this.#listed(set, size) ?? this.#cut(set, size, extents);
+    return this.#listed(set, size, extents[0]!) ?? this.#cut(set, size, extents);
   }
 
   /** A union of single intervals, single rows, and rows named by index tensors, at least one of the last two. */
-  #listed(set: IndexSet, size: Dim): readonly Piece[] | undefined {
-    const pieces = set.terms.map((term) => this.#named(term, size) ?? singleRow(term) ?? interval(term, size));
+  #listed(set: IndexSet, size: Dim, batch: Dim): readonly Piece[] | undefined {
+    const pieces = set.terms.map((term) => this.#named(term, size, batch) ?? singleRow(term) ?? interval(term, size));
     if (!pieces.every((p) => p !== undefined)) return undefined;
     const intervals = pieces.filter((p) => p.kind === 'interval').length;
     const named = pieces.filter((p) => p.kind === 'named').length;
@@ -189,7 +189,7 @@ export class RowSets {
     return named > 0 && named + intervals === pieces.length ? pieces : undefined;
   }
 
-  #named(term: Term, size: Dim): Piece | undefined {
+  #named(term: Term, size: Dim, batch: Dim): Piece | undefined {
     const [l] = term;
     if (term.length !== 1 || l?.kind !== 'is' || !l.holds || l.e.op !== 'operand') return undefined;
     const source = this.#elements.source(l.e.arg as number);
@@ -201,7 +201,10 @@ export class RowSets {
     // One axis is run over; of the others the first may be that of the entries, and the rest have size 1.
     const open = [...shape.keys()].filter((axis) => !source.fixed.includes(axis));
     const isAlone = (axis: number, n: number): boolean => dim(shape[axis]!) === 1 && isZero(l.e.args[n]!);
-    const fits = source.fixed.every((axis, n) => (axis === 0 && l.e.args[n] === ENTRY) || isAlone(axis, n));
+    // A list for each entry is one for each of these entries, and no others.
+    const follows = (axis: number, n: number): boolean =>
+      axis === 0 && l.e.args[n] === ENTRY && sameDim(shape[axis]!, batch);
+    const fits = source.fixed.every((axis, n) => follows(axis, n) || isAlone(axis, n));
     if (open.length !== 1 || !fits) return undefined;
     const count = shape[open[0]!]!;
     return { kind: 'named', indices: source.value, offset: 0, size, count };
