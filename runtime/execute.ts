@@ -46,10 +46,10 @@ export async function execute(
     until = now + SLICE;
   };
 
-  const call = (op: LaunchOp, grid: number, from: number, to: number): void => {
+  const call = (op: LaunchOp, from: number, to: number): void => {
     const { args } = op;
     args[args.length - 2] = from;
-    args[args.length - 1] = Math.min(grid, to);
+    args[args.length - 1] = to;
     try {
       kernels[op.kernel]!.apply(undefined, args);
     } catch (cause) {
@@ -60,16 +60,21 @@ export async function execute(
   // The launch under way.
   let grid = 0;
   let chunk = 1;
-  let chunks = 0;
   let next = 0;
   let leader: Leader | undefined;
 
-  /** Computes chunks until none is left, or until the event loop is due; says whether none is left. */
+  const take = (): readonly [from: number, to: number] => {
+    const from = next;
+    next = Math.min(grid, from + chunk);
+    return [from, next];
+  };
+
+  /** Computes until nothing is left, or until the event loop is due; says whether nothing is left. */
   const work = (op: LaunchOp): boolean => {
     for (;;) {
-      const c = leader === undefined ? next++ : leader.take();
-      if (c >= chunks) return true;
-      call(op, grid, c * chunk, (c + 1) * chunk);
+      const [from, to] = leader === undefined ? take() : leader.take();
+      if (from >= grid) return true;
+      call(op, from, to);
       if (performance.now() > until) return false;
     }
   };
@@ -82,8 +87,8 @@ export async function execute(
       const from = performance.now() - paused;
       grid = numberOf(op.grid, symbols, op.label);
       chunk = numberOf(op.chunk, symbols, op.label);
-      chunks = Math.ceil(grid / chunk);
       next = 0;
+      const chunks = Math.ceil(grid / chunk);
       for (const { i, value } of op.late) op.args[i] = numberOf(value, symbols, op.label);
       leader = chunks < 2 ? undefined : pool?.leader;
       leader?.begin(op, grid, chunk, chunks);

@@ -2,7 +2,7 @@
  * How threads share one launch at a time, by counters in shared memory.
  *
  * The leader writes the launch, opens the gate and raises the generation. Whoever sees the new generation enters, and takes
- * chunks from one counter until none is left. The leader then closes the gate and waits for those inside only: a thread
+ * shares from one counter until none is left. The leader then closes the gate and waits for those inside only: a thread
  * that the system has not woken yet costs nothing. Entering counts first and looks at the gate second, the leader shuts
  * the gate first and looks at the count second, so nobody reads a launch that is being written.
  */
@@ -15,6 +15,7 @@ const GENERATION = 0;
 const GATE = 1;
 const QUIT = 2;
 const FAILED = 3;
+const THREADS = 4;
 const NEXT = 16;
 const INSIDE = 32;
 const LEADER_WAITS = 33;
@@ -23,6 +24,9 @@ const LAUNCH = 64;
 
 /** Polls before a thread sleeps: some tens of microseconds. */
 const POLLS = 20_000;
+
+/** Chunks of the largest share: a few milliseconds, after which the leader turns its event loop. */
+const SHARE = 16;
 
 /** The words that launches with up to `args` arguments need. */
 export const controlWords = (args: number): number => LAUNCH + 4 + 2 * args;
@@ -52,12 +56,30 @@ export function follow(control: Int32Array, kernels: readonly Kernel[], thread: 
 
 function help(control: Int32Array, kernels: readonly Kernel[], thread: number): void {
   const kernel = kernels[control[LAUNCH]!]!;
-  const [grid, chunk, count] = [control[LAUNCH + 1]!, control[LAUNCH + 2]!, control[LAUNCH + 3]!];
-  const chunks = Math.ceil(grid / chunk);
+  const [grid, count] = [control[LAUNCH + 1]!, control[LAUNCH + 3]!];
   const at = LAUNCH + 4;
   const args = Array.from({ length: count }, (_, i) => control[at + i]! + thread * control[at + count + i]!);
-  for (let c = Atomics.add(control, NEXT, 1); c < chunks; c = Atomics.add(control, NEXT, 1)) {
-    kernel(...args, c * chunk, Math.min(grid, (c + 1) * chunk));
+  for (let from = take(control); from < grid; from = take(control)) kernel(...args, from, shareEnd(control, from));
+}
+
+/**
+ * Where the share ends that begins at `from`: a part of what is left, so that shares are long while much is, since neighbours
+ * in the grid share caches and a kernel asks early for what its next unit reads, and short when threads have to end together.
+ */
+function shareEnd(control: Int32Array, from: number): number {
+  const [grid, chunk] = [control[LAUNCH + 1]!, control[LAUNCH + 2]!];
+  const chunks = Math.floor((grid - from) / (chunk * 2 * control[THREADS]!));
+  return Math.min(grid, from + chunk * Math.max(1, Math.min(SHARE, chunks)));
+}
+
+/** Takes the next share. @returns where it begins; nothing is left where that is not inside the grid */
+function take(control: Int32Array): number {
+  const grid = control[LAUNCH + 1]!;
+  for (let from = Atomics.load(control, NEXT); ; ) {
+    if (from >= grid) return from;
+    const found = Atomics.compareExchange(control, NEXT, from, shareEnd(control, from));
+    if (found === from) return from;
+    from = found;
   }
 }
 
@@ -71,6 +93,7 @@ export class Leader {
     this.#control = control;
     this.#followers = followers;
     this.#mayBlock = mayBlock(control);
+    control[THREADS] = followers + 1;
   }
 
   /** A follower has failed. */
@@ -99,14 +122,15 @@ export class Leader {
     }
   }
 
-  /** The next chunk that nobody has taken. */
-  take(): number {
-    return Atomics.add(this.#control, NEXT, 1);
+  /** Takes a share of the grid. @returns where it begins and ends; empty where nothing is left */
+  take(): readonly [from: number, to: number] {
+    const from = take(this.#control);
+    return [from, shareEnd(this.#control, from)];
   }
 
-  /** Leaves no chunk to take. */
+  /** Leaves nothing to take. */
   stop(): void {
-    Atomics.store(this.#control, NEXT, 2 ** 30);
+    Atomics.store(this.#control, NEXT, 2 ** 31 - 1);
   }
 
   /** Shuts the gate. @returns whether nobody is inside, having waited for some milliseconds at most */
