@@ -6,6 +6,8 @@ import { pathToFileURL } from 'node:url';
 import test from 'ava';
 import { open } from '../runtime/index.ts';
 import type { EntryPlan } from '../runtime/manifest.ts';
+import type { LaunchOp } from '../runtime/program.ts';
+import { controlWords, Leader } from '../runtime/team.ts';
 import { addEntry, buffers, handBundle, KERNEL, port, writeBundle } from './support/hand-bundle.ts';
 
 // This and the next test also show that the work is shared: each trap is in a thread that has to take a part of it.
@@ -38,6 +40,29 @@ test('a trap of the leader ends the run when the others are done', async (t) => 
   const { z } = await session.run({ x: new Float32Array(100).fill(1), y: new Float32Array(100) }, { entry: 'add' });
   t.true((z!.data as Float32Array).every((v) => v === 1));
   session.dispose();
+});
+
+test('shares tile the grid, in whole chunks that never grow, and end short', (t) => {
+  for (const followers of [1, 2, 7])
+    for (const chunk of [1, 3, 50])
+      for (const grid of [1, 2, 97, 1000, 12_345]) {
+        const op: LaunchOp = { kind: 'launch', label: '', kernel: 0, args: [0, 0], late: [], strides: [], grid, chunk };
+        const leader = new Leader(new Int32Array(new SharedArrayBuffer(4 * controlWords(2))), followers);
+        leader.begin(op, grid, chunk, Math.ceil(grid / chunk));
+        const sizes: number[] = [];
+        let at = 0;
+        for (let [from, to] = leader.take(); from < grid; [from, to] = leader.take()) {
+          t.is(from, at);
+          sizes.push(to - from);
+          at = to;
+        }
+        t.is(at, grid);
+        const whole = sizes.slice(0, -1);
+        t.true(whole.every((size, i) => size % chunk === 0 && size <= (sizes[i - 1] ?? 16 * chunk)));
+        t.true((sizes.at(-1) ?? 0) <= chunk);
+        leader.stop();
+        t.true(leader.take()[0] >= grid);
+      }
 });
 
 test('thousands of small launches with many threads stay right', async (t) => {
