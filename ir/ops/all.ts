@@ -15,6 +15,7 @@ export * as quantize from './quantize.ts';
 export * as random from './random.ts';
 export * as recurrent from './recurrent.ts';
 export * as reduce from './reduce.ts';
+export * as rotary from './rotary.ts';
 export * as rows from './rows.ts';
 export * as shape from './shape.ts';
 export * as structural from './structural.ts';
