@@ -1,5 +1,5 @@
 /** Quantised operators. */
-import { isInt, type Scalar } from '../../ir/dtype.ts';
+import type { Scalar } from '../../ir/dtype.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { add, cast, div, mul, round } from '../../ir/ops/elementwise.ts';
 import { dequantize, dynamicQuantize, integerConv, integerMatmul, quantize } from '../../ir/ops/quantize.ts';
@@ -7,9 +7,9 @@ import { reshape } from '../../ir/ops/shape.ts';
 import { projectAll, scalar } from '../../ir/ops/structural.ts';
 import { centred, product } from './import-only-linear.ts';
 import { windowOf } from './import-only-window.ts';
+import { precisionOf } from './narrow-nodes.ts';
 import type { Entries, Node } from './node.ts';
-
-const to = (x: Value, dtype: Scalar): Value => (typeOf(x).dtype === dtype ? x : cast([x], { to: dtype }));
+import { to } from './values.ts';
 
 /** round(x) + zero point, saturated; x is divided by its scale already. */
 function saturated(x: Value, zero: Value | undefined, dtype: Scalar): Value {
@@ -23,9 +23,8 @@ const outputType = (n: Node, otherwise: Scalar): Scalar =>
 function quantizeLinear(n: Node): Value {
   const [x, scale] = [n.value(0), n.value(1)];
   const zero = n.optional(2);
-  n.ignore('saturate', 'precision');
-  const { dtype: own } = typeOf(x);
-  const float = isInt(own) ? 'f32' : own;
+  n.ignore('saturate');
+  const float = precisionOf(n);
   return quantize([to(x, float), to(scale, float), ...(zero ? [zero] : [])], {
     axis: n.int('axis', 1),
     block: n.int('block_size', 0),
@@ -37,11 +36,10 @@ function dequantizeLinear(n: Node): Value {
   const zero = n.optional(2);
   const scale = n.value(1);
   const out = outputType(n, typeOf(scale).dtype);
-  const real = dequantize([n.value(0), scale, ...(zero ? [zero] : [])], {
+  return dequantize([n.value(0), to(scale, out), ...(zero ? [zero] : [])], {
     axis: n.int('axis', 1),
     block: n.int('block_size', 0),
   });
-  return to(real, out);
 }
 
 /** A vector along an axis of a matrix product, counted from its end, in a shape that broadcasts; else as it is. */
@@ -106,6 +104,8 @@ function qlinearConv(n: Node): Value {
 export const quantization: Entries = {
   QuantizeLinear: quantizeLinear,
   DequantizeLinear: dequantizeLinear,
+  'com.microsoft:QuantizeLinear': quantizeLinear,
+  'com.microsoft:DequantizeLinear': dequantizeLinear,
   DynamicQuantizeLinear: (n) => projectAll(dynamicQuantize([n.value(0)])),
   MatMulInteger: (n) => integerProduct(n.value(0), n.value(1), n.optional(2), n.optional(3)),
   QLinearMatMul: qlinearMatmul,

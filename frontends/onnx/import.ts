@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { CompileError, fail } from '../../ir/diagnostic.ts';
-import { isInt } from '../../ir/dtype.ts';
+import { isInt, type Scalar } from '../../ir/dtype.ts';
 import { type Graph, graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
@@ -17,6 +17,8 @@ import { computed, type Item, literalItem, stored } from './item.ts';
 import { modern } from './legacy.ts';
 import { entryOf } from './mapping.ts';
 import { metOperands } from './meet.ts';
+import { narrowOf } from './narrow.ts';
+import { narrowItem, onNarrow } from './narrow-nodes.ts';
 import { Node, nodeLabel, type Results } from './node.ts';
 import { orderedNodes, readsOf } from './order.ts';
 import {
@@ -196,7 +198,9 @@ class Importer implements Reading {
     for (const info of given) {
       const value = this.input(info);
       const fixed = this.fixed(info.name, value);
-      this.declare(scope, info.name, fixed ?? computed(value), 'an input');
+      const item = fixed ?? computed(value);
+      const format = narrowOf(info.type);
+      this.declare(scope, info.name, format ? narrowItem(item, format, info.name) : item, 'an input');
       if (!fixed) inputs.push(value);
     }
     for (const name of Object.keys(this.options.fixed ?? {}))
@@ -205,7 +209,9 @@ class Importer implements Reading {
     if (results.length === 0) fail('verify', `${source}: the graph has no outputs`, { help: 'export the model again' });
     this.symbols.finish(source);
     const name = identifier(this.options.name ?? (proto.graph.name || basename(source, '.onnx')));
-    const outputs = results.map((item, i) => [proto.graph.outputs[i]!.name, item.value()] as const);
+    const outputs = results.map(
+      (item, i) => [proto.graph.outputs[i]!.name, (item.narrow?.wide ?? item).value()] as const,
+    );
     if (new Set(outputs.map(([key]) => key)).size !== outputs.length)
       fail('name', `${source}: two outputs of the graph have one name`, { help: 'export the model again' });
     const main = this.counting.anchored(graph(name, inputs, outputs));
@@ -246,7 +252,8 @@ class Importer implements Reading {
       fail('unsupported', `${what} is a ${info.kind}, not a tensor`, {
         help: 'export the model with tensors as inputs',
       });
-    const dtype = scalarOf(info.type, what);
+    const format = narrowOf(info.type);
+    const dtype = format?.wide ?? scalarOf(info.type, what);
     const given = this.options.shapes?.[info.name] ?? info.shape;
     if (!given) fail('rank', `${what} has no shape`, { help: 'give one in the option `shapes`' });
     const shape = given.map((d, axis) => this.symbols.size(d, `${info.name}_${axis}`));
@@ -364,6 +371,8 @@ class Importer implements Reading {
     }
     const sparse = proto.domain === '' && proto.op === 'Constant' ? proto.attributes.get('sparse_value') : undefined;
     if (sparse?.sparse) return [this.sparse(sparse.sparse, label, scope)];
+    const narrow = onNarrow(n, (node) => this.entry(node));
+    if (narrow) return narrow;
     const run = (operands: readonly (Item | undefined)[]): Item[] => this.entry(n.on(operands));
     return onSizes(n, run) ?? run(n.items);
   }
@@ -409,7 +418,13 @@ class Importer implements Reading {
 
   /** A literal where it is small, else a parameter of the whole model. */
   private tensor(tensor: OnnxTensor, name: string, what: string, scope: Scope): Item {
-    const dtype = scalarOf(tensor.type, what);
+    const format = narrowOf(tensor.type);
+    if (format) return narrowItem(this.wideTensor(tensor, format.wide, name, what, scope), format, name);
+    return this.wideTensor(tensor, scalarOf(tensor.type, what), name, what, scope);
+  }
+
+  /** @param dtype the type in which its elements are stored here */
+  private wideTensor(tensor: OnnxTensor, dtype: Scalar, name: string, what: string, scope: Scope): Item {
     const count = elementCount(tensor, what);
     const elements = (): Nd => ndOf(weightOf(tensor, what, this.external));
     const small = count <= 1 || (count <= MAX_LITERAL && dtype !== 'f32' && dtype !== 'f16' && dtype !== 'f64');

@@ -13,6 +13,7 @@ import { constant, scalar } from '../../ir/ops/structural.ts';
 import { sub, symbolsOf } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
 import { asExpr, type Dim, dim, type TensorType, tensor } from '../../ir/type.ts';
+import type { Narrow } from './narrow.ts';
 
 /**
  * A tensor that has a value in the graph, or elements that are known while importing (numbers, or sizes over symbols),
@@ -24,6 +25,8 @@ export interface Item {
   readonly dims: readonly Dim[] | undefined;
   /** Whether every element is a literal of the graph, so that operators on it fold. */
   readonly literal: boolean;
+  /** Its elements are those of a format without a type of its own; `wide` holds them, and `value` refuses. */
+  readonly narrow?: { readonly format: Narrow; readonly wide: Item };
   /** The elements, where they are known: literals, and initializers of moderate size. */
   constant(): Nd | undefined;
   value(): Value;

@@ -212,6 +212,11 @@ export class Node {
     const type = a?.s === undefined ? a?.i : elementTypeNamed(a.s);
     return a && scalarOf(type ?? 0, `${this.label}: attribute "${name}"`);
   }
+  /** ONNX's number of the element type that an attribute states; 0 where it is absent. */
+  elementType(name: string): number {
+    const a = this.attribute(name);
+    return (a?.s === undefined ? a?.i : elementTypeNamed(a.s)) ?? 0;
+  }
   graph(name: string): OnnxGraph {
     return this.required(name, this.attribute(name)?.g);
   }

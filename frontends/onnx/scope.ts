@@ -69,9 +69,11 @@ export class Scope {
     if (!this.parent || (this.kind === 'function' && !name.startsWith(HIDDEN))) return undefined;
     const outer = this.parent.get(name);
     if (!outer || this.kind !== 'body' || outer.literal || outer.dims) return outer;
-    const inner = argument(`${name.replace(HIDDEN, '')}`, typeOf(outer.value()));
-    const item: Item = { ...computed(inner), constant: () => outer.constant() };
-    this.captures.push({ name, outer, inner });
+    const wide = outer.narrow?.wide ?? outer;
+    const inner = argument(`${name.replace(HIDDEN, '')}`, typeOf(wide.value()));
+    const carried: Item = { ...computed(inner), constant: () => outer.constant() };
+    const item = outer.narrow ? { ...outer, narrow: { ...outer.narrow, wide: carried } } : carried;
+    this.captures.push({ name, outer: wide, inner });
     this.items.set(name, item);
     return item;
   }

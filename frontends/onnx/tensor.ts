@@ -5,6 +5,7 @@ import { fail } from '../../ir/diagnostic.ts';
 import { type Scalar, sizeOf } from '../../ir/dtype.ts';
 import type { Nd } from '../../ir/nd.ts';
 import { aligned, toFloat32, type WeightTensor } from '../../ir/weights.ts';
+import { type Narrow, narrowOf, packedBytes, widenedBytes } from './narrow.ts';
 import { elementTypeName, type OnnxTensor } from './proto.ts';
 
 const SCALAR: Readonly<Record<number, Scalar>> = {
@@ -53,10 +54,13 @@ export function elementCount(tensor: OnnxTensor, what: string): number {
 }
 
 /**
- * The elements as little-endian bytes: a view of the file where it stores them so.
+ * The elements as little-endian bytes: a view of the file where it stores them so. Elements of 8 bits or fewer come in
+ * the type of `narrow.ts` that holds them.
  * @throws CompileError `dtype`, `shape`, `file` when type, count or place of the data are wrong
  */
 export function weightOf(tensor: OnnxTensor, what: string, external: ExternalData): WeightTensor {
+  const format = narrowOf(tensor.type);
+  if (format) return widened(tensor, format, what, external);
   const dtype = scalarOf(tensor.type, what);
   const count = elementCount(tensor, what);
   const wanted = count * sizeOf(dtype);
@@ -66,6 +70,18 @@ export function weightOf(tensor: OnnxTensor, what: string, external: ExternalDat
       help: 'the file is damaged; export it again',
     });
   return { dtype, shape: tensor.dims, bytes };
+}
+
+/** Elements of 8 bits or fewer in the type that holds them exactly. */
+function widened(tensor: OnnxTensor, format: Narrow, what: string, external: ExternalData): WeightTensor {
+  const count = elementCount(tensor, what);
+  const wanted = packedBytes(format, count);
+  const packed = bytesOf(tensor, what, 'u8', wanted, wanted, external);
+  if (packed.length !== wanted)
+    fail('file', `${what} holds ${packed.length} bytes, but ${count} elements of ${format.name} need ${wanted}`, {
+      help: 'the file is damaged; export it again',
+    });
+  return { dtype: format.wide, shape: tensor.dims, bytes: widenedBytes(format, packed, count) };
 }
 
 function bytesOf(

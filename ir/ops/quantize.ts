@@ -19,7 +19,7 @@ import { add, cast, div, maximum, minimum, mul, round, sub } from './elementwise
 import { f32, given } from './example.ts';
 import { macsOf } from './macs.ts';
 import { reduceMax, reduceMin } from './reduce.ts';
-import { expand, reshape, transpose } from './shape.ts';
+import { expand, reshape, sliceAxis, transpose } from './shape.ts';
 import { scalar } from './structural.ts';
 import { windowAttrs, windowAxes, windowCounts } from './window.ts';
 
@@ -51,7 +51,7 @@ function expectPlaced(what: string, v: TensorType, x: TensorType, { axis, block 
 }
 
 /** The scale or zero point in a shape that broadcasts against x. */
-function placed(v: Value, x: Shape, { axis, block }: Placement): Value {
+export function placed(v: Value, x: Shape, { axis, block }: Placement): Value {
   const { shape } = typeOf(v);
   if (block === 0) {
     if (shape.length === 0) return v;
@@ -62,7 +62,9 @@ function placed(v: Value, x: Shape, { axis, block }: Placement): Value {
   const at = normalizeAxis(axis, x.length);
   const apart = reshape([v], { shape: shape.toSpliced(at + 1, 0, 1) });
   const wide = expand([apart], { shape: shape.toSpliced(at + 1, 0, block) });
-  return reshape([wide], { shape: shape.map((d: Dim, i) => (i === at ? dim(times(asExpr(d), block)) : d)) });
+  const all = reshape([wide], { shape: shape.map((d: Dim, i) => (i === at ? dim(times(asExpr(d), block)) : d)) });
+  // The last block may be cut short.
+  return sameDim(typeOf(all).shape[at]!, x[at]!) ? all : sliceAxis(all, at, 0, x[at]!);
 }
 
 /** For each element of x the number of its scale. */
