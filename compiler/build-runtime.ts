@@ -1,6 +1,6 @@
 /**
  * Bundles the runtime into the files that every bundle carries: `dist/runtime/bundle/heddle.js` (exports `open` and
- * `HeddleError`), `worker.js` (the module of a thread, which imports it and must lie beside it) and `heddle.d.ts`. Part
+ * `HeddleError`; `promises/heddle.js` where inputs promise counts), `worker.js` (the module of a thread, which imports it and must lie beside it) and `heddle.d.ts`. Part
  * of `npm run build`, after the TypeScript compiler; `compile` copies them.
  */
 import { readFile, writeFile } from 'node:fs/promises';
@@ -22,16 +22,32 @@ const common = {
   logLevel: 'warning',
 } as const satisfies BuildOptions;
 
-await build({
-  ...common,
-  stdin: {
-    contents: `export { open } from './open-wasm.js';
+/** Leaves out the check of what inputs promise, for the bundles whose inputs promise nothing: see `runtimeFiles`. */
+const withoutPromises: Plugin = {
+  name: 'without promises',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /\/promises\.js$/ }, () => ({ path: 'promises', namespace: 'none' }));
+    onLoad({ filter: /.*/, namespace: 'none' }, () => ({ contents: 'export function checkOnes() {}' }));
+  },
+};
+/** Folders of files for bundles whose inputs promise nothing, and for the others. */
+const VARIANTS = [
+  ['', [withoutPromises]],
+  ['promises', []],
+] as const;
+
+for (const [variant, plugins] of VARIANTS)
+  await build({
+    ...common,
+    stdin: {
+      contents: `export { open } from './open-wasm.js';
       export { HeddleError } from './error.js';
       export { serveThread } from './thread.js';`,
-    resolveDir: runtime,
-  },
-  outfile: join(folder, 'heddle.js'),
-});
+      resolveDir: runtime,
+    },
+    plugins: [...plugins],
+    outfile: join(folder, variant, 'heddle.js'),
+  });
 
 /**
  * For bundles with WebGPU: `webgpu/heddle.js` opens on either device and exports what `wasm.js` and `webgpu.js` share; it
@@ -61,17 +77,19 @@ const shared = (outer: boolean): Plugin => ({
   },
 });
 const both = join(folder, 'webgpu');
-for (const [name, lines] of [
+for (const [file, lines] of [
   ['heddle.js', [`export { open } from './open.js';`, ...SHARED.map((module) => `export * from './${module}.js';`)]],
   ['wasm.js', [`export { loadWasm } from './open-wasm.js';`, `export { serveThread } from './thread.js';`]],
   ['webgpu.js', [`export { loadWebGpu } from './webgpu.js';`]],
 ] as const) {
-  await build({
-    ...common,
-    stdin: { contents: lines.join('\n'), resolveDir: runtime },
-    plugins: [shared(name === 'heddle.js')],
-    outfile: join(both, name),
-  });
+  const outer = file === 'heddle.js';
+  for (const [variant, plugins] of outer ? VARIANTS : VARIANTS.slice(0, 1))
+    await build({
+      ...common,
+      stdin: { contents: lines.join('\n'), resolveDir: runtime },
+      plugins: [...plugins, shared(outer)],
+      outfile: join(both, variant, file),
+    });
 }
 await writeFile(join(both, 'worker.js'), 'import { serveThread } from "./wasm.js";\nserveThread();\n');
 await writeFile(join(folder, 'worker.js'), 'import { serveThread } from "./heddle.js";\nserveThread();\n');

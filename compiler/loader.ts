@@ -16,8 +16,10 @@ const runtime = join(dirname(fileURLToPath(import.meta.url)), '..', 'runtime');
 
 /** The files of the runtime that a bundle carries. */
 export async function runtimeFiles(manifest: Manifest): Promise<[name: string, bytes: Uint8Array][]> {
-  const both = ['heddle.js', 'wasm.js', 'webgpu.js', 'worker.js'].map((name) => `webgpu/${name}`);
-  const paths = manifest.webgpu ? both : ['heddle.js', 'worker.js'];
+  const promises = Object.values(manifest.entries).some(({ inputs }) => inputs.some((port) => port.ones));
+  const main = promises ? 'promises/heddle.js' : 'heddle.js';
+  const both = [main, 'wasm.js', 'webgpu.js', 'worker.js'].map((name) => `webgpu/${name}`);
+  const paths = manifest.webgpu ? both : [main, 'worker.js'];
   return Promise.all(
     paths.map(
       async (path): Promise<[string, Uint8Array]> => [basename(path), await readFile(join(runtime, 'bundle', path))],

@@ -5,9 +5,10 @@ import { type AttrValue, type Graph, graphValues, isGraph, graph as makeGraph, t
 import type { Model } from '../ir/model.ts';
 import { makeValue } from '../ir/op.ts';
 import { project } from '../ir/ops/structural.ts';
+import { promisesOf } from '../ir/promises.ts';
 import { literal, substitute, symbol, symbolsOf } from '../ir/scalar.ts';
 import { didYouMean } from '../ir/suggest.ts';
-import { dim } from '../ir/type.ts';
+import { type Dim, dim } from '../ir/type.ts';
 
 /** What a symbolic size may be: one number, or a range within the declared one. */
 export type SizeBound = number | { readonly min?: number; readonly max?: number };
@@ -18,15 +19,21 @@ export function symbolsOfModel(model: Model): ReadonlyMap<string, Sym> {
   const found = new Map<string, Sym>();
   for (const g of Object.values(model.entries))
     for (const v of [...g.inputs, ...graphValues(g)])
-      for (const type of v.type.kind === 'tuple' ? v.type.items : [v.type])
-        for (const d of type.shape)
-          if (typeof d !== 'number')
-            for (const s of symbolsOf(d)) {
-              const known = found.get(symOf(s).name);
-              if (!known) found.set(symOf(s).name, symOf(s));
-              else if (known !== symOf(s)) refuseTwo(model, known, symOf(s));
-            }
+      for (const d of sizesOf(v))
+        if (typeof d !== 'number')
+          for (const s of symbolsOf(d)) {
+            const known = found.get(symOf(s).name);
+            if (!known) found.set(symOf(s).name, symOf(s));
+            else if (known !== symOf(s)) refuseTwo(model, known, symOf(s));
+          }
   return found;
+}
+
+/** Sizes of a value, and of what an input promises. */
+function sizesOf(v: Value): readonly Dim[] {
+  const sizes = (v.type.kind === 'tuple' ? v.type.items : [v.type]).flatMap((type) => type.shape);
+  const { count } = promisesOf(v);
+  return count === undefined ? sizes : [...sizes, count];
 }
 
 function refuseTwo({ name }: Model, a: Sym, b: Sym): never {

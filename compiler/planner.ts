@@ -3,6 +3,7 @@ import { sizeOf as bytesOfType, type Scalar } from '../ir/dtype.ts';
 import type { Expr, Sym } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import type { Kernel } from '../ir/kernel.ts';
+import { promisesOf } from '../ir/promises.ts';
 import { ceildiv, literal, mul, symbolsOf } from '../ir/scalar.ts';
 import { asExpr, type Dim, elements } from '../ir/type.ts';
 import type { Address, BufferInfo, Count, EntryPlan, Launch, Port, Size, Step } from '../runtime/manifest.ts';
@@ -72,7 +73,8 @@ export class Planner {
     const places: Places = new Map();
     for (const input of graph.inputs) {
       places.set(input, this.buffer(this.bytesOf(input)));
-      this.sizes.push(...typeOf(input).shape);
+      const { count } = promisesOf(input);
+      this.sizes.push(...typeOf(input).shape, ...(count === undefined ? [] : [count]));
     }
     const steps: Step[] = [];
     const take = (planned: Iterable<Step>): void => {
@@ -256,8 +258,24 @@ function port(name: string, v: Value, places: Places, doc: string): Port {
   const address = places.get(v);
   if (!address || !('b' in address)) throw new Error(`${name} has no buffer`);
   const { dtype, shape } = typeOf(v);
-  const binary = v.op.name === 'input' && v.attrs.binary === true;
-  return { name, dtype, shape: shape.map(sizeOf), doc, ...(binary && { binary }), buffer: address.b };
+  const binary = v.op.name === 'input' && v.attrs.binary === true && v.attrs.assumed !== true;
+  const ones = onesOf(v);
+  return {
+    name,
+    dtype,
+    shape: shape.map(sizeOf),
+    doc,
+    ...(binary && { binary }),
+    ...(ones && { ones }),
+    buffer: address.b,
+  };
+}
+
+/** How many elements of each line of an input are promised to be 1, at least and at most. */
+function onesOf(v: Value): Port['ones'] {
+  const { count, atLeast } = promisesOf(v);
+  if (count !== undefined) return [sizeOf(count), sizeOf(count)];
+  return atLeast > 0 ? [atLeast, sizeOf(typeOf(v).shape.at(-1)!)] : undefined;
 }
 
 function chunkOf({ work, grid }: Stage): Size {

@@ -52,6 +52,7 @@ export const opt = {
     ...spec<Expr | undefined, true>('expr', false, doc, true, undefined),
     coords,
   }),
+  dim: (doc: string) => spec<Dim | undefined, true>('dim', false, doc, true, undefined),
   float_: (doc: string) => spec<number | undefined, true>('float', false, doc, true, undefined),
 } as const;
 

@@ -7,6 +7,7 @@ import type { Graph, Value } from './graph.ts';
 import type { Nd } from './nd.ts';
 import type { EvalContext } from './op.ts';
 import { printDim, printType } from './print.ts';
+import { checkPromises, onesOf } from './promises.ts';
 import { symbolsOf } from './scalar.ts';
 import { type Dim, sizeAt, type TensorType, type ValueType } from './type.ts';
 
@@ -46,6 +47,8 @@ export function evaluate(graph: Graph, options: EvaluateOptions): Record<string,
     if (!names.includes(name))
       fail('name', `${graph.name}: there is no input "${name}"`, { help: `inputs are ${names.join(', ') || 'none'}` });
   const binding = bindSymbols(graph, given, options.symbols ?? {});
+  const size = (d: Dim): number => sizeAt(d, (symbol) => sizeOfSymbol(symbol, binding, options.symbols ?? {}));
+  for (const [n, value] of graph.inputs.entries()) checkPromises(value, given[n]!, size);
   const results = runGraph(graph, given, binding, options);
   return Object.fromEntries([...graph.outputs.keys()].map((name, i) => [name, results[i]!]));
 }
@@ -87,6 +90,12 @@ export function bindSymbols(graph: Graph, given: readonly Nd[], named: Readonly<
       }
   for (const { size, actual, where } of dims)
     if (typeof size !== 'number' && size.op === 'sym') bind(size, actual, where);
+  for (const [n, value] of graph.inputs.entries()) {
+    const { count } = value.attrs as { readonly count?: Dim };
+    const free = count !== undefined && typeof count !== 'number' && count.op === 'sym' ? count : undefined;
+    const [ones] = free && !binding.has(free) ? onesOf(given[n]!) : [];
+    if (free && ones !== undefined) bind(free, ones, `the ones of input "${String(value.attrs.name)}"`);
+  }
   for (const { size, actual, where } of dims) {
     const expected = sizeAt(size, (symbol) => sizeOfSymbol(symbol, binding, named));
     if (expected === actual) continue;

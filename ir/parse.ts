@@ -121,22 +121,28 @@ class Parser {
       this.#lexer.error('an input needs a name, not a number', token);
     this.#lexer.expect(':', 'and the type of the input');
     const type = this.#tensorType();
-    let [doc, binary] = ['', false];
+    const said: { doc: string; binary: boolean; assumed: boolean; count?: Dim; atLeast: number } = {
+      doc: '',
+      binary: false,
+      assumed: false,
+      atLeast: 0,
+    };
     if (this.#lexer.accept('{')) {
       do {
-        if (this.#lexer.accept('binary')) {
-          this.#lexer.expect('=', 'and true');
+        const word = (['binary', 'assumed', 'count', 'atLeast'] as const).find((w) => this.#lexer.accept(w));
+        if (word === undefined) this.#lexer.expect('doc', 'or binary, assumed, count, atLeast (of an input)');
+        this.#lexer.expect('=', 'and what it is');
+        if (word === undefined) said.doc = this.#string('the meaning of the input');
+        else if (word === 'count') said.count = this.#dim();
+        else if (word === 'atLeast') said.atLeast = this.#integer('a number of elements');
+        else {
           this.#lexer.expect('true', 'or no attribute at all');
-          binary = true;
-        } else {
-          this.#lexer.expect('doc', 'or binary (the only attributes of an input)');
-          this.#lexer.expect('=', 'and a string');
-          doc = this.#string('the meaning of the input');
+          said[word] = true;
         }
       } while (this.#lexer.accept(','));
       this.#lexer.expect('}', 'after the attributes');
     }
-    const attrs = { name: name!, dtype: type.dtype, shape: type.shape, doc, binary };
+    const attrs = { name: name!, dtype: type.dtype, shape: type.shape, ...said };
     const value = makeValue(input.def, [], attrs, { name, loc: this.#loc() });
     scope.set(keyOf(token), { value, at: token });
     return value;

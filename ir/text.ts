@@ -8,7 +8,7 @@ import { BARE_FILE, IDENTIFIER, VALUE_NAME } from './lex.ts';
 import type { Nd } from './nd.ts';
 import { printDim, printExpr, printNumber, printType } from './print.ts';
 import { symbolsOf } from './scalar.ts';
-import type { ValueType } from './type.ts';
+import type { Dim, ValueType } from './type.ts';
 
 export interface PrintOptions {
   /** Whether source positions are printed; default true. */
@@ -116,10 +116,16 @@ function printBody(g: Graph, indent: string, options: PrintOptions, symbols: Set
     return printType(t);
   };
 
+  const sized = (d: Dim): string => {
+    if (typeof d !== 'number') for (const s of symbolsOf(d)) symbols.add(s);
+    return printDim(d);
+  };
   const args = g.inputs.map((v) => {
     const attrs = [
       ...(v.attrs.doc ? [`doc = ${JSON.stringify(v.attrs.doc)}`] : []),
-      ...(v.attrs.binary === true ? ['binary = true'] : []),
+      ...(['binary', 'assumed'] as const).flatMap((word) => (v.attrs[word] === true ? [`${word} = true`] : [])),
+      ...(v.attrs.count === undefined ? [] : [`count = ${sized(v.attrs.count as Dim)}`]),
+      ...(v.attrs.atLeast ? [`atLeast = ${Number(v.attrs.atLeast)}`] : []),
     ].join(', ');
     return `${names.get(v) ?? '%?'}: ${type(v.type)}${attrs && ` {${attrs}}`}${loc(v.loc)}`;
   });

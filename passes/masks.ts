@@ -7,8 +7,9 @@ import { typeOf, type Value } from '../ir/graph.ts';
 import { coords, type EmptyRow } from '../ir/ops/attention.ts';
 import { type Domain, exists, implies, normalPredicate } from '../ir/predicate.ts';
 import { printNumber } from '../ir/print.ts';
+import { promisesOf } from '../ir/promises.ts';
 import * as s from '../ir/scalar.ts';
-import { dim } from '../ir/type.ts';
+import { dim, sameDim } from '../ir/type.ts';
 import { AbstractElements } from './abstract.ts';
 import { isBounded } from './attention-scores.ts';
 import type { MaskOptions } from './mask-options.ts';
@@ -265,10 +266,24 @@ class Reader {
     const { queries, keys } = this.#domain;
     if (keys === undefined || dim(keys) === 0) return false;
     const at = (key: Expr): Expr => s.substitute(mask, (e) => (e === coords.k ? key : undefined));
+    if (this.#isPromised(mask)) return true;
     if (implies(s.bool(true), at(s.literal(0)), this.#domain)) return true;
     if (queries === keys && implies(s.bool(true), at(coords.q), this.#domain)) return true;
     const some = exists(mask, coords.k, this.#domain);
     return some.exact && some.e.op === 'const' && some.e.arg === 1;
+  }
+
+  /** Whether a mask allows what an input allows that promises at least one key. */
+  #isPromised(mask: Expr): boolean {
+    if (mask.op === 'or') return mask.args.some((e) => this.#isPromised(e));
+    const [bit, against] = mask.op === 'ne' || mask.op === 'eq' ? mask.args : [mask, undefined];
+    const leaf = bit!.op === 'operand' ? this.#elements.leaves[bit!.arg as number] : undefined;
+    if (!leaf || (against && (against.op !== 'const' || against.arg !== (mask.op === 'ne' ? 0 : 1)))) return false;
+    const along = bit!.args.every((at, n, { length }) =>
+      n === length - 1 ? at === coords.k : at === coords.b || at.op === 'const',
+    );
+    const { binary, atLeast } = promisesOf(leaf);
+    return along && binary && atLeast > 0 && sameDim(typeOf(leaf).shape.at(-1)!, this.#domain.keys!);
   }
 
   /** What is left to add of pieces that are no masks. */

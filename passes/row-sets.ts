@@ -17,11 +17,13 @@ import {
   isSame,
   isWhole,
   isWithin,
+  type Literal,
   replace,
   type Term,
   tidy,
   where,
 } from '../ir/index-set.ts';
+import { promisesOf } from '../ir/promises.ts';
 import * as s from '../ir/scalar.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import { asExpr, type Dim, dim, sameDim, sizeAt } from '../ir/type.ts';
@@ -256,6 +258,8 @@ export class RowSets {
   #count(set: IndexSet, size: Dim): Dim | undefined {
     const [term] = set.terms;
     if (set.terms.length !== 1 || !term) return undefined;
+    const promised = term.length === 1 ? this.#promised(term[0]!, size) : undefined;
+    if (promised !== undefined) return promised;
     let place: Expr | undefined;
     let [low, high]: [Affine | undefined, Affine | undefined] = [undefined, undefined];
     for (const l of term) {
@@ -274,6 +278,22 @@ export class RowSets {
     const first = low ? s.max(toExpr(low, 'i32'), 0) : s.literal(0);
     const end = high ? s.min(toExpr(shifted(high, 1), 'i32'), size) : asExpr(size);
     return dim(s.max(s.sub(end, first), 0));
+  }
+
+  /** How many rows of each entry an input names that promises a count. */
+  #promised(l: Literal, size: Dim): Dim | undefined {
+    if (l.kind !== 'is') return undefined;
+    const [bit, against] = l.e.op === 'eq' ? l.e.args : [l.e, undefined];
+    const source = bit!.op === 'operand' ? this.#elements.source(bit!.arg as number) : undefined;
+    if (source?.kind !== 'element' || (against && against.op !== 'const')) return undefined;
+    const { binary, count } = promisesOf(source.value);
+    const along = bit!.args.every((at, n, { length }) =>
+      n === length - 1 ? at === ROW : at === ENTRY || at.op === 'const',
+    );
+    if (count === undefined || !binary || !along || !sameDim(typeOf(source.value).shape.at(-1)!, size))
+      return undefined;
+    if (against && against.arg !== 0 && against.arg !== 1) return undefined;
+    return l.holds === (against?.arg !== 0) ? count : dim(s.sub(asExpr(size), count));
   }
 
   /** Whether a load runs over a permutation of the rows as ROW runs over them. */

@@ -6,6 +6,7 @@ import type { Expr, Sym } from '../ir/expr.ts';
 import type { Graph, Value } from '../ir/graph.ts';
 import { countOf, type Nd, nd } from '../ir/nd.ts';
 import { seeded } from '../ir/ops/example.ts';
+import { keepingPromises, promisesOf } from '../ir/promises.ts';
 import { symbolsOf } from '../ir/scalar.ts';
 import { sizeAt, type TensorType } from '../ir/type.ts';
 
@@ -76,8 +77,8 @@ export class Validator {
     const inputs = Object.fromEntries(
       graph.inputs.map((v) => {
         const type = v.type as TensorType;
-        if (v.attrs.binary !== true) return [inputName(v), fill(inputName(v), type, false)];
-        const bits = fill(inputName(v), { ...type, dtype: 'bool' }, false);
+        if (!promisesOf(v).binary) return [inputName(v), fill(inputName(v), type, false)];
+        const bits = keepingPromises(v, fill(inputName(v), { ...type, dtype: 'bool' }, false), (d) => sizeAt(d, bind));
         return [inputName(v), nd(type.dtype, bits.shape, bits.data)];
       }),
     );

@@ -37,6 +37,8 @@ export interface Port {
   readonly doc: string;
   /** Every element must be 0 or 1. */
   readonly binary?: boolean;
+  /** How many elements of each line along the last axis are not 0: least and most. Checked by `promises.ts`. */
+  readonly ones?: readonly [least: Size, most: Size];
   /** Index into `EntryPlan.buffers`. */
   readonly buffer: number;
 }

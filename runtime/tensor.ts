@@ -2,6 +2,10 @@
 import type { DeviceInput, Input, InputData, Tensor, TensorData } from './api.ts';
 import { HeddleError } from './error.ts';
 import { type ElementType, type EntryPlan, type Port, type Size, sizeOf } from './manifest.ts';
+import { checkOnes } from './promises.ts';
+import { refuse, sizeText } from './refuse.ts';
+
+export { refuse, sizeText };
 
 interface ArrayClass {
   readonly name: string;
@@ -28,19 +32,6 @@ export const arrayClass: Readonly<Record<ElementType, ArrayClass>> = {
 
 /** Other classes whose elements fit as they are. */
 const alsoTaken: Readonly<Partial<Record<ElementType, string>>> = { i64: 'Int32Array', u8: 'Uint8ClampedArray' };
-
-/** @throws HeddleError `input` */
-export function refuse(port: Port, why: string, help: string): never {
-  const dims = port.shape.map(sizeText).join(', ');
-  throw new HeddleError('input', `input "${port.name}" (${port.dtype}[${dims}]) ${why}. ${help}`);
-}
-
-/** A size for people: `n`, `2·n + 1`. */
-export function sizeText(size: Size): string {
-  if (typeof size !== 'object') return String(size);
-  const [op, a, b] = [size[0], sizeText(size[1]), sizeText(size[2])];
-  return op === 'min' || op === 'max' ? `${op}(${a}, ${b})` : `(${a} ${op} ${b})`;
-}
 
 const tagOf = (value: unknown): string => Object.prototype.toString.call(value).slice(8, -1);
 
@@ -159,7 +150,8 @@ export function bindInputs<D extends { readonly length: number } = never>(
   const given = plan.inputs.map((port) => {
     const input: Input | undefined = Object.hasOwn(inputs, port.name) ? inputs[port.name] : undefined;
     if (input === undefined || input === null) refuse(port, 'is missing', `The inputs are: ${list}.`);
-    const taken = take?.(port, input);
+    // What is promised can only be checked here.
+    const taken = port.binary || port.ones ? undefined : take?.(port, input);
     if (taken !== undefined) {
       checkShape(port, taken.shape, taken.elements.length);
       return { port, ...taken };
@@ -198,6 +190,7 @@ export function bindInputs<D extends { readonly length: number } = never>(
       const count = Math.round(product(want));
       refuse(port, `was given ${elements.length} elements but ${wanted}`, `Pass ${count} elements.`);
     }
+    checkOnes(port, elements as TensorData, want, solver);
   }
   for (const { name, min, max, multipleOf, default: usual } of plan.symbols) {
     symbols[name] ??= usual;

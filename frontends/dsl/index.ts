@@ -68,6 +68,7 @@ export {
   countParameters,
   type Entry,
   entry,
+  type InputPromises,
   type InputSpec,
   type Inputs,
   input,

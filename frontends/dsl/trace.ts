@@ -5,6 +5,7 @@ import { type Graph, graph, graphValues, type Value } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import { makeValue } from '../../ir/op.ts';
 import { input as inputOp, param as paramOp } from '../../ir/ops/structural.ts';
+import type { Dim } from '../../ir/type.ts';
 import { type Init, init } from './init.ts';
 import { callSite } from './location.ts';
 import { type Shape, Tensor } from './tensor.ts';
@@ -40,17 +41,44 @@ export interface InputSpec<D extends Scalar = Scalar, S extends Shape = Shape> {
   readonly doc: string;
   /** Every element is 0 or 1. */
   readonly binary?: boolean;
+  readonly count?: Dim;
+  readonly atLeast?: number;
+}
+/** What callers of a model promise of the elements of an input; checked whenever it is run. */
+export interface InputPromises {
+  /** Its numbers are all 0 or 1: then arithmetic that makes a mask of it is understood as one. Bools are anyway. */
+  readonly binary?: boolean;
+  /**
+   * How many elements of each line along the last axis are 1: a number, or a size made by `dim`, which a run then takes from
+   * the input. What is kept by such a mask is computed alone. `any`, the default, promises nothing.
+   */
+  readonly count?: Dim | 'any';
+  /** How many at least. 1 says that no query of an attention which it masks is left without a key. Default 0. */
+  readonly atLeast?: number;
 }
 /**
- * An input of a model. `doc` says what it means and in which unit; it is quoted in the bundle's types. `binary` promises
- * that its numbers are all 0 or 1: then arithmetic that makes a mask of it is understood as one.
+ * An input of a model. `doc` says what it means and in which unit; it is quoted in the bundle's types.
+ *
+ * ```ts
+ * input(bool, [batch, 196], 'patches that are seen', { count: 49 })
+ * input(i64, [batch, tokens], '1 for words, 0 for padding', { binary: true, atLeast: 1 })
+ * ```
+ *
+ * @throws CompileError `attribute`, when the model is traced, where a promise does not suit the type
  */
 export const input = <D extends Scalar, const S extends Shape>(
   dtype: D,
   shape: S,
   doc = '',
-  { binary = false }: { readonly binary?: boolean } = {},
-): InputSpec<D, S> => ({ dtype, shape, doc, ...(binary && { binary }) });
+  { binary = false, count = 'any', atLeast = 0 }: InputPromises = {},
+): InputSpec<D, S> => ({
+  dtype,
+  shape,
+  doc,
+  ...(binary && { binary }),
+  ...(count !== 'any' && { count }),
+  ...(atLeast > 0 && { atLeast }),
+});
 
 export type Inputs = Readonly<Record<string, InputSpec>>;
 export type Outputs = Readonly<Record<string, Tensor>>;

@@ -4,6 +4,7 @@ import { fail } from '../diagnostic.ts';
 import type { Value } from '../graph.ts';
 import { countOf, type Nd, nd } from '../nd.ts';
 import { defineOp, makeValue, type Origin } from '../op.ts';
+import { checkPromiseTypes } from '../promises.ts';
 import { type TensorType, tensor } from '../type.ts';
 
 const unbound = (name: string) => (): never =>
@@ -20,9 +21,13 @@ export const input = defineOp({
     shape: attr.dims('sizes, symbolic ones by name'),
     doc: opt.string('', "meaning and units, quoted in the bundle's types"),
     binary: opt.bool(false, 'every element is 0 or 1, as its author promises'),
+    count: opt.dim('elements of each line along the last axis that are not 0, as its author promises'),
+    atLeast: opt.int(0, 'least number of them'),
+    assumed: opt.bool(false, 'binary only by the name it has: a model may say what happens where it is not'),
   },
-  type: (_, { dtype, shape, name }) => {
+  type: (_, { dtype, shape, name, binary, count, atLeast }) => {
     for (const d of shape) if (typeof d === 'number' && d < 0) fail('attribute', `input "${name}" has size ${d}`);
+    checkPromiseTypes(name, tensor(dtype, shape), { binary, count, atLeast });
     return tensor(dtype, shape);
   },
   eval: unbound('input'),

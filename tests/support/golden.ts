@@ -19,6 +19,7 @@ import { type Graph, graph, type Value } from '../../ir/graph.ts';
 import { type Nd, nd } from '../../ir/nd.ts';
 import { seeded } from '../../ir/ops/example.ts';
 import { parseGraphs } from '../../ir/parse.ts';
+import { keepingPromises, promisesOf } from '../../ir/promises.ts';
 import { printGraph, printGraphs } from '../../ir/text.ts';
 import { sizeAt, type TensorType } from '../../ir/type.ts';
 import { verifyGraph } from '../../ir/verify.ts';
@@ -131,8 +132,9 @@ function compareOn(before: Graph, after: Graph, integers: number): string | unde
   const inputs = Object.fromEntries(
     before.inputs.map((v) => {
       const [name, type] = [String(v.attrs.name), v.type as TensorType];
-      if (v.attrs.binary !== true) return [name, fill(`input ${name}`, type)];
-      const bits = fill(`input ${name}`, { ...type, dtype: 'bool' });
+      if (!promisesOf(v).binary) return [name, fill(`input ${name}`, type)];
+      const filled = fill(`input ${name}`, { ...type, dtype: 'bool' });
+      const bits = keepingPromises(v, filled, (d) => sizeAt(d, (s) => (s.arg as Sym).default));
       return [name, nd(type.dtype, bits.shape, bits.data)];
     }),
   );
