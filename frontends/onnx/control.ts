@@ -3,7 +3,7 @@ import { CompileError } from '../../ir/diagnostic.ts';
 import { graph, typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
 import { branch, loop, scan } from '../../ir/ops/control.ts';
-import { extend } from '../../ir/ops/counted.ts';
+import { counted, extend } from '../../ir/ops/counted.ts';
 import { add, and, cast, less, maximum, minimum, mul, select } from '../../ir/ops/elementwise.ts';
 import { concat, iota, reshape, slice, transpose } from '../../ir/ops/shape.ts';
 import { projectAll, scalar } from '../../ir/ops/structural.ts';
@@ -152,12 +152,14 @@ function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
   const keeps = body?.results.slice(1, 1 + states.length).every((r, i) => sameType(r.type, states[i]!.type)) ?? false;
   if (!body || !keeps) {
     // Asks for the number of trips, where it comes with the data.
-    if (trips === undefined && n.has(0) && n.item(0).dims === undefined) n.dims(0);
-    if (typeof trips !== 'number' || trips > MAX_UNROLLED || !startsTrue)
+    if (trips === undefined && n.has(0) && n.item(0).dims === undefined && !(body && settled(body, states, g))) n.dims(0);
+    if (typeof trips === 'number' && trips <= MAX_UNROLLED && startsTrue)
+      return unrolled(n, g, scope, reading, trips, states);
+    body = body && settled(body, states, g);
+    if (!body)
       throw (
         reason ?? n.fail('a state changes its shape from trip to trip', 'export the loop with states of fixed shapes')
       );
-    return unrolled(n, g, scope, reading, trips, states);
   }
   const next = body.results[0]!;
   const goesOn = next.literal ? next.constant()!.data[0] !== 0 : next.value() === body.items[1]!.value();
@@ -174,6 +176,33 @@ function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
   if (most === undefined)
     n.fail('its number of trips is only known when it runs', 'pass maxTrips, the most it will ever make');
   return until(n, body, { most, trips, first, states });
+}
+
+/**
+ * The body with states whose counted sizes are those that they start with, and rows whose counted sizes are those that the
+ * file declares, which running it checks; undefined where shapes differ in another way.
+ */
+function settled(body: Body, states: readonly Item[], g: OnnxGraph): Body | undefined {
+  const results = body.results.map((item, i) => {
+    const state = states[i - 1]?.type.shape;
+    const declared = state ?? g.outputs[i]?.shape?.map((d) => (typeof d === 'number' && d >= 0 ? d : undefined));
+    return (declared && ofShape(item, declared)) ?? (state ? undefined : item);
+  });
+  return results.some((item) => item === undefined) ? undefined : { ...body, results: results as readonly Item[] };
+}
+
+/** An item whose counted sizes are the given ones, where there are such; undefined where it cannot have that shape. */
+function ofShape(item: Item, wanted: readonly (Dim | undefined)[]): Item | undefined {
+  const { shape } = item.type;
+  if (shape.length !== wanted.length) return undefined;
+  let value: Value | undefined;
+  for (const [axis, size] of wanted.entries()) {
+    const own = shape[axis]!;
+    if (size === undefined || sameDim(own, size)) continue;
+    if (typeof size !== 'number' || typeof own === 'number') return undefined;
+    value = counted([value ?? item.value(), sizesItem('i32', [], [own]).value()], { axis, size, all: true });
+  }
+  return value ? computed(value) : item;
 }
 
 /** A loop that ends when its condition fails; what it stacks has as many rows as it made trips. */
