@@ -1,15 +1,18 @@
 /** What a compilation made, in numbers. */
 import { gzipSync } from 'node:zlib';
+import { withCapacities } from '../ir/counts.ts';
 import { printLoc } from '../ir/diagnostic.ts';
 import type { Sym } from '../ir/expr.ts';
-import { typeOf } from '../ir/graph.ts';
+import { typeOf, type Value } from '../ir/graph.ts';
 import { countMacs } from '../ir/macs.ts';
+import type { Nd } from '../ir/nd.ts';
 import type { Dim } from '../ir/type.ts';
 import { describe, type Remark } from '../passes/pass.ts';
 import { layoutArena } from '../runtime/arena.ts';
 import type { EntryPlan, Manifest } from '../runtime/manifest.ts';
 import { addPairs, executedPairs, NO_PAIRS, type Pairs } from './attention-pairs.ts';
 import type { CompiledEntry } from './entry.ts';
+import { Sample } from './sample.ts';
 import type { ScheduledProgram, ScheduledRegion } from './schedule-regions.ts';
 
 export interface FileReport {
@@ -29,10 +32,14 @@ export interface RemarkReport {
 
 export interface EntryReport {
   readonly name: string;
+  /** Sizes at which things are counted: the report's, and those that sample inputs decide. */
+  readonly at: Readonly<Record<string, number>>;
   /** Multiply-accumulates of contractions as authored. */
   readonly macs: number;
   /** The same as planned, without the scores that masks let kernels skip. */
   readonly macsCompiled: number;
+  /** The same if kernels computed no score but those that masks allow: they take queries in blocks. */
+  readonly macsAllowed: number;
   /** Scores of attentions as planned, and how many of them kernels compute. */
   readonly pairs: Pairs;
   /** Bytes of weights, arena and scratch of one thread. */
@@ -40,7 +47,10 @@ export interface EntryReport {
   readonly launches: number;
 }
 
-/** All counts at the sizes `at`. `macs` and `macsCompiled` are those of the first entry, `peakBytes` the largest. */
+/**
+ * All counts at the sizes `at`. `macs` and `macsCompiled` are those of the first entry, `peakBytes` the largest. What depends
+ * on data is counted as the most there can be, unless sample inputs were given.
+ */
 export interface CompileReport {
   readonly target: 'wasm' | 'wasm,webgpu';
   readonly at: Readonly<Record<string, number>>;
@@ -67,65 +77,111 @@ export function fileReports(files: ReadonlyMap<string, Uint8Array>, weights: str
   }));
 }
 
-export const entryReport = (entry: CompiledEntry, manifest: Manifest, at: Sizes): EntryReport => ({
-  name: entry.name,
-  macs: countMacs(entry.authored, at),
-  macsCompiled: plannedMacs(entry.relaxed, at),
-  pairs: plannedPairs(entry.relaxed, at),
-  peakBytes: peakBytes(entry.plan, manifest.weights.memory, at),
-  launches: entry.plan.steps.length,
-});
+export function entryReport(
+  entry: CompiledEntry,
+  manifest: Manifest,
+  sizes: Sizes,
+  inputs: Readonly<Record<string, Nd>> = {},
+): EntryReport {
+  const sample = sampleFor(entry, inputs, sizes);
+  const at = withCapacities(entry.relaxed.partition.counted, sample?.sizes ?? sizes);
+  return {
+    name: entry.name,
+    at,
+    macs: countMacs(entry.authored, at),
+    macsCompiled: plannedMacs(entry.relaxed, at, sample),
+    macsAllowed: allowedMacs(entry.relaxed, at, sample),
+    pairs: plannedPairs(entry.relaxed, at, sample),
+    peakBytes: peakBytes(entry.plan, manifest.weights.memory, at),
+    launches: entry.plan.steps.length,
+  };
+}
+
+/** What sample inputs decide of an entry; undefined where none of them is one of its inputs. */
+export function sampleFor(
+  { relaxed }: Pick<CompiledEntry, 'relaxed'>,
+  inputs: Readonly<Record<string, Nd>>,
+  at: Sizes,
+): Sample | undefined {
+  const names = relaxed.partition.graph.inputs.map((v) => String(v.attrs.name));
+  return names.some((name) => Object.hasOwn(inputs, name)) ? Sample.of(relaxed, inputs, at) : undefined;
+}
 
 /** Bytes that one thread needs to run an entry. */
 export function peakBytes(plan: EntryPlan, weights: number, at: Sizes): number {
   return weights + layoutArena(plan.buffers, at).bytes + plan.scratch;
 }
 
-/** Multiply-accumulates of the launches, trips of loops included; of a branch, those of its larger arm. */
-export const plannedMacs = (program: ScheduledProgram, at: Sizes): number =>
-  total(program, at, {
-    none: 0,
-    add: (a, b, times) => a + b * times,
-    of: (r) => regionMacs(r, at),
-    larger: (a, b) => Math.max(a, b),
-  });
+/**
+ * Multiply-accumulates of the launches, trips of loops included; of a branch, those of the arm that is taken, or of the larger
+ * where a sample does not say.
+ */
+export const plannedMacs = (program: ScheduledProgram, at: Sizes, sample?: Sample): number =>
+  total(program, at, sample, macsTally('executed'));
+
+/** The same, of attention only the scores that masks allow. */
+export const allowedMacs = (program: ScheduledProgram, at: Sizes, sample?: Sample): number =>
+  total(program, at, sample, macsTally('allowed'));
+
+const macsTally = (pairs: 'executed' | 'allowed'): Tally<number> => ({
+  none: 0,
+  add: (a, b, times) => a + b * times,
+  of: (r, at, sample) => regionMacs(r, at, sample, pairs),
+  larger: (a, b) => Math.max(a, b),
+});
 
 /** Scores of all attentions, counted in the same way. */
-export const plannedPairs = (program: ScheduledProgram, at: Sizes): Pairs =>
-  total(program, at, {
+export const plannedPairs = (program: ScheduledProgram, at: Sizes, sample?: Sample): Pairs =>
+  total(program, at, sample, {
     none: NO_PAIRS,
     add: addPairs,
-    of: ({ region: { root } }) => (root.op.name === 'attention' ? executedPairs(root, at) : NO_PAIRS),
+    of: ({ region: { root } }) => (root.op.name === 'attention' ? pairsOf(root, at, sample) : NO_PAIRS),
     larger: (a, b) => (a.executed >= b.executed ? a : b),
   });
+
+const pairsOf = (attention: Value, at: Sizes, sample: Sample | undefined): Pairs =>
+  sample ? sample.pairs(attention) : executedPairs(attention, at);
 
 interface Tally<T> {
   readonly none: T;
   add(a: T, b: T, times: number): T;
-  of(region: ScheduledRegion): T;
+  of(region: ScheduledRegion, at: Sizes, sample: Sample | undefined): T;
   larger(a: T, b: T): T;
 }
 
-function total<T>(program: ScheduledProgram, at: Sizes, tally: Tally<T>): T {
+function total<T>(program: ScheduledProgram, sizes: Sizes, sample: Sample | undefined, tally: Tally<T>): T {
+  const at = withCapacities(program.partition.counted, sizes);
   let sum = tally.none;
   for (const each of program.regions) {
-    sum = tally.add(sum, tally.of(each), 1);
+    sum = tally.add(sum, tally.of(each, at, sample), 1);
     if (!each.bodies) continue;
-    const parts = each.bodies.map((body) => total(body.program, at, tally));
     const { root } = each.region;
+    const part = (n: number): T => {
+      const body = each.bodies![n]!;
+      const inner = sample?.inside(root, body);
+      return total(body.program, inner?.sizes ?? at, inner, tally);
+    };
+    const taken = root.op.name === 'if' ? sample?.value(root.inputs[0]!)?.data[0] : undefined;
     if (root.op.name === 'scan') {
       const steps = typeOf(root.inputs[Number(root.attrs.carried)]!).shape[0]!;
-      sum = tally.add(sum, parts[0]!, count(steps, at));
-    } else if (root.op.name === 'loop') sum = tally.add(sum, parts[0]!, count(root.attrs.maxTrips as Dim, at));
-    else sum = tally.add(sum, parts.reduce(tally.larger), 1);
+      sum = tally.add(sum, part(0), count(steps, at));
+    } else if (root.op.name === 'loop') sum = tally.add(sum, part(0), count(root.attrs.maxTrips as Dim, at));
+    // Graph attributes stand in the order of the op: what is done where the condition holds comes first.
+    else if (taken !== undefined) sum = tally.add(sum, part(taken !== 0 ? 0 : 1), 1);
+    else sum = tally.add(sum, each.bodies.map((_, n) => part(n)).reduce(tally.larger), 1);
   }
   return sum;
 }
 
-function regionMacs({ region: { root }, stages }: ScheduledRegion, at: Sizes): number {
+function regionMacs(
+  { region: { root }, stages }: ScheduledRegion,
+  at: Sizes,
+  sample?: Sample,
+  pairs: 'executed' | 'allowed' = 'executed',
+): number {
   if (root.op.name !== 'attention') return stages.reduce((n, stage) => n + count(stage.macs, at), 0);
   const [width, valueWidth] = [root.inputs[0]!, root.inputs[2]!].map((x) => count(typeOf(x).shape[3]!, at));
-  return executedPairs(root, at).executed * (width! + valueWidth!);
+  return pairsOf(root, at, sample)[pairs] * (width! + valueWidth!);
 }
 
 /** Multiply-accumulates of the launches by the label that profiles show. */

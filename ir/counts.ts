@@ -2,7 +2,7 @@
  * Sizes that a graph counts while it runs. A `counted` value gives such a size its name; everything else may mention it
  * as it mentions any other size, in the same graph and in the bodies inside.
  */
-import { type Expr, exprNodes } from './expr.ts';
+import { type Expr, exprNodes, type Sym } from './expr.ts';
 import { type AttrValue, type Graph, graphValues, isGraph, type Value } from './graph.ts';
 import { symbol } from './scalar.ts';
 import { boundsOf } from './simplify.ts';
@@ -44,6 +44,28 @@ export function countedIn(g: Graph): readonly CountedSize[] {
     found.set(g, list);
   }
   return list;
+}
+
+/**
+ * Sizes by name, with those that are counted at run time, where they are not among the given, at the most that they can be.
+ *
+ * @param sizes of symbols by name; a symbol that is not named takes its default
+ */
+export function withCapacities(
+  counted: readonly CountedSize[],
+  sizes: Readonly<Record<string, number>>,
+): Readonly<Record<string, number>> {
+  const all: Record<string, number> = { ...sizes };
+  const bind = (e: { readonly arg: unknown }): number => {
+    const { name, default: usual } = e.arg as Sym;
+    return all[name] ?? usual;
+  };
+  for (const { size, capacity } of counted) {
+    if (typeof size === 'number' || size.op !== 'sym') continue;
+    const { name, min, max } = size.arg as Sym;
+    all[name] ??= Math.min(Math.max(sizeAt(capacity, bind), min), max);
+  }
+  return all;
 }
 
 /** @param v a value of op `counted` */

@@ -203,7 +203,7 @@ function spanOf(n: Node, box: Box, keys: Expr): Span {
       if (!formMentions(n.form, coords.k)) return withoutKeys(n, box, keys, within, loose);
       const bound = solve(n.form, coords.k);
       if (!bound) return loose;
-      const { lo, hi } = rangeOf(bound.value, box);
+      const { lo, hi } = isPoint(box) ? atPoint(bound.value, box) : rangeOf(bound.value, box);
       if (bound.side === 'upper')
         return {
           lo: zero,
@@ -228,6 +228,13 @@ const isPoint = (box: Box): boolean => {
   const gap = lo && hi && plus(hi, lo, -1);
   return gap !== undefined && gap.terms.size === 0 && gap.constant === 0;
 };
+
+/** A bound where all queries are one: exact, also where a number of each query is loaded. */
+function atPoint(form: Affine, box: Box): Range {
+  const e = s.substitute(toExpr(form), (leaf) => (leaf === coords.q ? pointOf(box) : undefined));
+  const value = affineOf(e);
+  return { lo: value, hi: value };
+}
 
 function union(a: Span, b: Span): Span {
   const solid =

@@ -365,3 +365,21 @@ test('random predicates: the normal form, tiles, spans and projections agree wit
   );
   t.pass();
 });
+
+test('a limit that is loaded for each query bounds the keys of its row', (t) => {
+  const limit = s.operand(3, 'i32', [coords.b, coords.q]);
+  const keys = 9;
+  const mask = s.and(s.operand(4, 'bool', [coords.b, coords.k]), s.lt(coords.k, limit));
+  const { lo, hi } = rowSpan(mask, keys);
+  const at = (e: Expr, of: number): number => evaluateExpr(e, { value: () => of });
+  t.deepEqual(
+    [0, 4, 12].map((of) => [at(lo, of), at(hi, of)]),
+    [
+      [0, 0],
+      [0, 4],
+      [0, 9],
+    ],
+  );
+  // Of several queries nobody knows the largest limit beforehand.
+  t.is(at(rowSpan(mask, keys, [0, 3]).hi, 2), 9);
+});

@@ -15,6 +15,8 @@ import {
   model,
   named,
   nn,
+  notEqual,
+  output,
   param,
   type Score,
   scope,
@@ -47,6 +49,8 @@ export interface BertOptions extends StackConfig {
    * i64[B, P] more, and `prediction_logits` f32[B, P, V]. Absent: predictions of all positions.
    */
   readonly predictionsAt?: number;
+  /** Which rows of `last_hidden_state` are given: those of all positions, or zeros for padding. Default `all`. */
+  readonly hiddenStates?: 'all' | 'tokens';
   readonly name?: string;
 }
 
@@ -55,14 +59,15 @@ export interface BertOptions extends StackConfig {
  * the masked-language head and `seq_relationship_logits` f32[B, 2] of the next-sentence head, whichever there are;
  * without heads `last_hidden_state` f32[B, S, D] and `pooler_output` f32[B, D].
  *
- * Padding is hidden as keys; as queries its rows are computed like any other. Batch is symbolic, 1 … 64, default 1;
+ * Padding is hidden as keys; as queries its rows are computed like any other, unless nobody reads them: with
+ * `hiddenStates: 'tokens'` and in models of which only other rows are given. Batch is symbolic, 1 … 64, default 1;
  * the sequence 1 … positions, default 128 (or all positions where there are fewer).
  *
  * Initialisation as published: normals of standard deviation 0.02 cut at twice that, zero biases.
  */
 export function bert(options: BertOptions): ModelGraph {
   const { positions = 512, segments = 2, activation = 'gelu', eps = 1e-12, name = 'bert' } = options;
-  const { pooler = true, maskedLm = true, nextSentence = true, predictionsAt } = options;
+  const { pooler = true, maskedLm = true, nextSentence = true, predictionsAt, hiddenStates = 'all' } = options;
   const { layers, width, heads, mlp, vocabulary } = options;
   const config = {
     layers,
@@ -107,7 +112,10 @@ export function bert(options: BertOptions): ModelGraph {
         x = scope(`bert.encoder.layer.${layer}`, () => block(x, `layer.${layer}`, mask));
 
       const pooled = pooler || nextSentence ? tanh(dense('bert.pooler.dense', width, width)(take(x, 1, 0))) : undefined;
-      if (!maskedLm && !nextSentence) return { last_hidden_state: x, ...(pooled ? { pooler_output: pooled } : {}) };
+      if (!maskedLm && !nextSentence) {
+        const states = hiddenStates === 'all' ? x : output(x, { where: notEqual(attention_mask, 0) });
+        return { last_hidden_state: states, ...(pooled ? { pooler_output: pooled } : {}) };
+      }
       return {
         ...(maskedLm ? { prediction_logits: at(predictions(x, words.table()), masked_positions) } : {}),
         ...(nextSentence && pooled ? { seq_relationship_logits: dense('cls.seq_relationship', width, 2)(pooled) } : {}),
