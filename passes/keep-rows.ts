@@ -129,7 +129,7 @@ export class RowKeeper {
       if (!label || this.#labels.get(y) || typeOf(x).shape.length !== typeOf(value).shape.length) continue;
       if (!typeOf(x).shape.every((d, i) => sameDim(d, typeOf(value).shape[i]!))) continue;
       const kept = this.at(x, label);
-      const inner = this.#choosesOn(c, label, side === 1) ? kept : this.#selectAt(value, label);
+      const inner = this.#choosesOn(c, label, side === 1, typeOf(x).shape) ? kept : this.#selectAt(value, label);
       if (!inner) continue;
       return this.ids.restore(inner, label.rows, label, this.at(y));
     }
@@ -137,11 +137,12 @@ export class RowKeeper {
   }
   #selectAt = (value: Value, label: Label): Value | undefined => restrict(this, value, label);
 
-  /** Whether a condition is `holds` on all rows of a label, all of which exist. */
-  #choosesOn(c: Value, { rows, axis, batch }: Label, holds: boolean): boolean {
+  /** Whether a condition, stretched to a shape, is `holds` on all rows of a label of it, all of which exist. */
+  #choosesOn(c: Value, { rows, axis, batch }: Label, holds: boolean, shape: readonly Dim[]): boolean {
     if (!rows.exact) return false;
-    const shape = typeOf(c).shape;
-    const at = shape.map((d, n) => (isOne(d) ? s.literal(0) : coordinate(n)));
+    const own = typeOf(c).shape;
+    const skip = shape.length - own.length;
+    const at = own.map((d, n) => (isOne(d) ? s.literal(0) : coordinate(n + skip)));
     const e = this.demand.elements.element(c, at);
     const set = replace(rows.set, (leaf) =>
       leaf === ROW ? coordinate(axis) : leaf === ENTRY && batch !== undefined ? coordinate(batch) : undefined,

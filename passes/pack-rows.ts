@@ -171,10 +171,11 @@ class Packer {
 
   constructor(graph: Graph, { demand, set, batch, size, axes }: Found) {
     this.#graph = graph;
-    this.#axes = axes;
+    const before = ancestors(demand.elements.valuesOf(set));
+    this.#axes = new Map([...axes].filter(([v]) => !before.has(v)));
     this.#perRow = Math.max(1, sizeAt(batch, usual) * sizeAt(size, usual));
     this.last = [...graph.outputs.values()][0]!;
-    const ids = new RowIds(demand.elements, (old) => this.whole(old));
+    const ids = new RowIds(demand.elements, (old) => old);
     this.rows = new PackedRows(ids.mask(set, size, batch), freshName(graph), (d) => ids.size(d));
   }
 
@@ -253,6 +254,18 @@ class Packer {
     if (inputs.every((x, i) => x === v.inputs[i])) return v;
     return v.op.name === 'get' ? project(inputs[0]!, Number(v.attrs.index), v) : makeValue(v.op, inputs, v.attrs, v);
   }
+}
+
+/** Values, and all that they are computed from: what tells which rows are packed cannot itself be packed by them. */
+function ancestors(values: Iterable<Value>): ReadonlySet<Value> {
+  const found = new Set<Value>();
+  const left = [...values];
+  for (let v = left.pop(); v; v = left.pop()) {
+    if (found.has(v)) continue;
+    found.add(v);
+    left.push(...v.inputs);
+  }
+  return found;
 }
 
 /** A name that no size of the graph has. */
