@@ -22,6 +22,8 @@ export interface GpuTarget extends Target {
   readonly workgroups: number;
   /** Invocations of a workgroup that reduces one line together. */
   readonly reduceGroup: number;
+  /** Whether the invocations of a subgroup join values without memory: the feature `subgroups`. */
+  readonly subgroups: boolean;
   /** Queries and keys of one block of attention, multiples of 16 and 8, largest first: the first that fits is taken. */
   readonly attention: readonly (readonly [queries: number, keys: number])[];
 }
@@ -36,6 +38,7 @@ export const WEBGPU: GpuTarget = {
   small: { usual: 2 ** 18, most: 2 ** 26 },
   workgroups: 64,
   reduceGroup: 64,
+  subgroups: false,
   attention: [
     [32, 32],
     [32, 16],
@@ -43,6 +46,9 @@ export const WEBGPU: GpuTarget = {
     [16, 8],
   ],
 };
+
+/** For devices whose invocations can join values of a subgroup. */
+export const WEBGPU_SUBGROUPS: GpuTarget = { ...WEBGPU, subgroups: true };
 
 export const gpuOf = (target: Target): GpuTarget => {
   if (target.name !== 'webgpu') throw new Error(`a schedule of WebGPU is asked for ${target.name}`);

@@ -1,5 +1,5 @@
 /** The short spelling of plans in `manifest.json`: what a launch shares with its neighbours is left out. */
-import type { Address, Manifest, Size, Step, WebGpuPart, WgslKernel } from '../runtime/manifest.ts';
+import type { Address, Manifest, Size, Step, WebGpuPart } from '../runtime/manifest.ts';
 
 /** A buffer by its number less the highest that was named before, `[bytes further than the last weight]`, or as it is. */
 type PackedAddress = number | readonly [number] | Address;
@@ -24,11 +24,7 @@ export function packManifest(manifest: Manifest): unknown {
 
 /** The size of a workgroup stands in the shader itself. */
 function packWebGpu(part: WebGpuPart): object {
-  return { ...packEntries(part), kernels: part.kernels.map(withoutWorkgroup) };
-}
-
-function withoutWorkgroup({ workgroup, otherwise, ...kernel }: WgslKernel): object {
-  return otherwise ? { ...kernel, otherwise: withoutWorkgroup(otherwise) } : kernel;
+  return { ...packEntries(part), kernels: part.kernels.map(({ workgroup, ...kernel }) => kernel) };
 }
 
 function packEntries(part: Pick<Manifest, 'entries'>): object {

@@ -118,7 +118,8 @@ class KernelPrinter {
 
   #simple(s: Exclude<Stmt, { kind: 'for' | 'if' }>): void {
     const f = this.#f;
-    if (s.kind === 'barrier') throw new Error(`wasm: kernel ${this.#kernel.name} has a barrier, which WASM lacks`);
+    if (s.kind === 'barrier' || s.kind === 'subgroup')
+      throw new Error(`wasm: kernel ${this.#kernel.name} has a ${s.kind}, which WASM lacks`);
     if (s.kind === 'fence') {
       this.#printFence();
       return;

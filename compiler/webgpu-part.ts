@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { EntryPlan, WebGpuPart, WgslFile } from '../runtime/manifest.ts';
 import { GpuKernelList, type PrintedShaders } from './gpu-kernels.ts';
-import { WEBGPU } from './gpu-target.ts';
+import { WEBGPU, WEBGPU_SUBGROUPS } from './gpu-target.ts';
 import type { Partition } from './partition.ts';
 import { planEntry } from './plan.ts';
 import { type ScheduledProgram, scheduleProgram } from './schedule-regions.ts';
@@ -11,8 +11,11 @@ import type { WeightPlan } from './weights.ts';
 /** Of every weight in a bundle that WebGPU reads: what the offset of a binding is a multiple of. */
 export const BINDING_ALIGN = 256;
 
+/** Kinds of devices, what all of them can run first. */
+const TARGETS = [WEBGPU, WEBGPU_SUBGROUPS] as const;
+
 export interface LoweredForGpu {
-  /** By entry. */
+  /** By entry; for what every device has. */
   readonly programs: Readonly<Record<string, ScheduledProgram>>;
   readonly plans: Readonly<Record<string, EntryPlan>>;
   readonly shaders: PrintedShaders;
@@ -23,8 +26,9 @@ export function lowerForGpu(partitions: Readonly<Record<string, Partition>>, wei
   const list = new GpuKernelList();
   const programs: Record<string, ScheduledProgram> = {};
   for (const [name, partition] of Object.entries(partitions)) {
-    programs[name] = scheduleProgram(partition, WEBGPU);
-    list.add(programs[name]);
+    const all = TARGETS.map((target) => scheduleProgram(partition, target));
+    programs[name] = all[0]!;
+    list.add(all);
   }
   const shaders = list.print();
   const plans: Record<string, EntryPlan> = {};
@@ -33,20 +37,26 @@ export function lowerForGpu(partitions: Readonly<Record<string, Partition>>, wei
   return { programs, plans, shaders };
 }
 
-/** What the manifest says of it, and the bytes of its file. */
-export function webGpuPart(
-  { plans, shaders }: LoweredForGpu,
-  file: string,
-): { readonly part: WebGpuPart; readonly bytes: Uint8Array } {
-  const sources = shaders.sources.map((source) => new TextEncoder().encode(compactWgsl(source)));
-  const bytes = new Uint8Array(Buffer.concat(sources));
-  const wgsl: WgslFile = {
-    file,
-    bytes: bytes.length,
-    sha256: createHash('sha256').update(bytes).digest('hex'),
-    sources: sources.map((source) => source.length),
-  };
-  return { part: { entries: plans, wgsl, kernels: shaders.kernels, limits: {} }, bytes };
+/** What the manifest says of it, and its files: one for each kind of device for which kernels differ. */
+export function webGpuPart({ plans, shaders }: LoweredForGpu): {
+  readonly part: WebGpuPart;
+  readonly files: ReadonlyMap<string, Uint8Array>;
+} {
+  const files = new Map<string, Uint8Array>();
+  const texts = new Set<string>();
+  const wgsl: WgslFile[] = [];
+  for (const { sources, features } of shaders.sets) {
+    const text = sources.map(compactWgsl).join('\n');
+    if (texts.has(text)) continue;
+    texts.add(text);
+    const names = [...features].sort();
+    const file = ['kernels', ...names, 'wgsl'].join('.');
+    const bytes = new TextEncoder().encode(text);
+    const sha256 = createHash('sha256').update(bytes).digest('hex');
+    files.set(file, bytes);
+    wgsl.unshift({ file, bytes: bytes.length, sha256, ...(names.length > 0 && { features: names }) });
+  }
+  return { part: { entries: plans, wgsl, kernels: shaders.kernels, limits: {} }, files };
 }
 
 /**

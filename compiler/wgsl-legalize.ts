@@ -118,9 +118,10 @@ class Rewriter {
         return { ...s, v: this.#rename(s.v, { from, to }), from, to, body: block(s.body) };
       }
       case 'let':
-      case 'var': {
+      case 'var':
+      case 'subgroup': {
         const value = this.expr(s.value);
-        return { kind: s.kind, v: this.#rename(s.v, s.v.arg as Var), value };
+        return { ...s, v: this.#rename(s.v, s.v.arg as Var), value };
       }
       case 'set':
         return { kind: 'set', v: this.expr(s.v), value: this.expr(s.value) };

@@ -44,7 +44,11 @@ export const BUILTINS: Readonly<Record<string, string>> = {
   raw_sin: 'sin',
   raw_cos: 'cos',
   subgroup_add: 'subgroupAdd',
-  subgroup_max: 'subgroupMax',
+  subgroup_mul: 'subgroupMul',
+  subgroup_before: 'subgroupExclusiveAdd',
+  raw_subgroup_max: 'subgroupMax',
+  raw_subgroup_min: 'subgroupMin',
+  raw_subgroup_any: 'subgroupAny',
 };
 
 const builtin = (name: string, ...args: readonly [Expr, ...Expr[]]): Expr =>
@@ -62,6 +66,8 @@ export const DEFINITIONS: Readonly<Record<string, Definition>> = {
   min: (a, b) => select(isNaNCall(a!), a!, select(isNaNCall(b!), b!, builtin('raw_min', a!, b!))),
   max_number: (a, b) => select(isNaNCall(a!), a!, builtin('raw_max', a!, b!)),
   min_number: (a, b) => select(isNaNCall(a!), a!, builtin('raw_min', a!, b!)),
+  subgroup_max: (x) => subgroupExtremum('raw_subgroup_max', x!),
+  subgroup_min: (x) => subgroupExtremum('raw_subgroup_min', x!),
   exp: (x) => select(isNaNCall(x!), x!, builtin('raw_exp', x!)),
   log: (x) => logF32(x!),
   tanh: (x) => tanhF32(x!),
@@ -78,6 +84,10 @@ export const DEFINITIONS: Readonly<Record<string, Definition>> = {
   floordiv: (a, b) => sub(div(a!, b!), select(disagree(a!, b!), literal(1, a!.dtype, a!.lanes), 0)),
   floormod: (a, b) => add(rem(a!, b!), select(disagree(a!, b!), b!, literal(0, a!.dtype, a!.lanes))),
 };
+
+/** NaN where a value is: the builtins do not say what they make of one. */
+const subgroupExtremum = (name: string, x: Expr): Expr =>
+  select(makeExpr('intrinsic', 'bool', 1, [isNaNCall(x)], 'raw_subgroup_any'), f(x, Number.NaN), builtin(name, x));
 
 /** Whether division towards zero left a remainder whose sign is not the divisor's. */
 const disagree = (a: Expr, b: Expr): Expr => {

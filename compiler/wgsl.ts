@@ -1,4 +1,5 @@
 /** Kernels as WGSL compute shaders, one small module for each. */
+import { isFloat } from '../ir/dtype.ts';
 import type { Buffer, Expr, Sym, Var } from '../ir/expr.ts';
 import { eachStmt, type Kernel, type Stmt } from '../ir/kernel.ts';
 import { boundsOf } from '../ir/simplify.ts';
@@ -13,8 +14,9 @@ const ROW = 65535;
 
 export interface WgslShader {
   readonly source: string;
-  /** As in the manifest, but for the number of the source. */
-  readonly kernel: Omit<WgslKernel, 'source'>;
+  readonly kernel: WgslKernel;
+  /** What the source enables. */
+  readonly features: readonly string[];
 }
 
 /**
@@ -93,14 +95,12 @@ class ShaderPrinter {
       '}',
       '',
     ].join('\n');
-    const kernel: Omit<WgslKernel, 'source'> = {
-      entry: 'main',
+    const kernel: WgslKernel = {
       workgroup: this.#workgroup,
       bindings: this.#places.bindings,
       params: this.#params.length,
-      ...(features.size > 0 && { features: [...features] }),
     };
-    return { source, kernel };
+    return { source, kernel, features: [...features] };
   }
 
   #declared(b: Buffer): string {
@@ -162,6 +162,14 @@ class ShaderPrinter {
         const value = this.#expr(s.value);
         this.#line(`var ${this.#define(s.v)} = ${value};`);
         this.#mutable.add(s.v);
+        return;
+      }
+      case 'subgroup': {
+        const value = this.#expr(s.value);
+        // Integers have no NaN that a builtin could lose.
+        const plain = (s.op === 'min' || s.op === 'max') && !isFloat(s.value.dtype);
+        const join = this.#library.call(`${plain ? 'raw_' : ''}subgroup_${s.op}`, [s.value]);
+        this.#line(`let ${this.#define(s.v)} = ${join}(${value});`);
         return;
       }
       case 'set':

@@ -15,12 +15,14 @@ import {
   type VectorCode,
 } from './interpret-expr.ts';
 import { KernelFault, Memory, type Numbers } from './interpret-memory.ts';
-import type { FmaRounding } from './interpret-scalar.ts';
+import { type FmaRounding, scalarFunction } from './interpret-scalar.ts';
+import { type Joined, runWorkgroup, type Steps, type Subgroups } from './interpret-workgroup.ts';
 import { INTRINSICS } from './intrinsics.ts';
-import { eachStmt, type Kernel, type Stmt } from './kernel.ts';
+import { eachStmt, type Kernel, type Stmt, type SubgroupOp } from './kernel.ts';
 import { evaluateIndex } from './scalar.ts';
 
 export { KernelFault, type Numbers } from './interpret-memory.ts';
+export type { Subgroups } from './interpret-workgroup.ts';
 
 export interface RunKernelOptions {
   /**
@@ -36,6 +38,8 @@ export interface RunKernelOptions {
   readonly order?: 'forward' | 'reverse' | undefined;
   /** Default `separate`. */
   readonly fma?: FmaRounding | undefined;
+  /** Default: 32 neighbours. */
+  readonly subgroups?: Subgroups | undefined;
   /** Whether conflicting accesses of invocations that no barrier orders are reported; default true. */
   readonly races?: boolean | undefined;
   /** Meaning of `intrinsic` expressions beyond those of `intrinsics.ts`, by name. */
@@ -54,8 +58,6 @@ export function runKernel(kernel: Kernel, options: RunKernelOptions): void {
 }
 
 type Run = (f: Frame) => void;
-/** Suspends at each barrier, giving the barrier's number. */
-type Steps = (f: Frame) => Generator<number, void, void>;
 type StmtCode = { readonly run: Run; readonly steps?: undefined } | { readonly steps: Steps; readonly run?: undefined };
 type Loop = Stmt & { readonly kind: 'for' };
 /** A loop over invocations: their number along x or y must be known when the workgroup starts. */
@@ -77,7 +79,8 @@ class KernelCompiler implements ExprContext {
   /** Variables that may be read where the compiler stands; those set again later map to true. */
   #scope = new Map<Expr, boolean>();
   #slotCount = 0;
-  #barriers = 0;
+  /** Barriers and operations of subgroups so far. */
+  #meetings = 0;
   #groups = 0;
   /** Thread loops of the workgroup being compiled, and what was in scope where it starts; undefined outside one. */
   #workgroup: { readonly loops: ThreadLoop[]; readonly scope: ReadonlyMap<Expr, boolean> } | undefined;
@@ -228,26 +231,8 @@ class KernelCompiler implements ExprContext {
           frames.push({ group: f.group, who: frames.length, phase: 0, scalars, vectors, memories, thread: [x, y] });
         }
       if (code.run) frames.forEach(code.run);
-      else this.#synchronise(frames, code.steps);
+      else runWorkgroup(frames, code.steps, this.#options.subgroups ?? { size: 32 }, (why) => this.#fault(why));
     };
-  }
-
-  /** Runs all invocations from barrier to barrier. */
-  #synchronise(frames: readonly Frame[], steps: Steps): void {
-    const running = frames.map(steps);
-    for (;;) {
-      const stops = running.map((r) => r.next());
-      const at = stops.map((stop) => (stop.done ? undefined : stop.value));
-      if (new Set(at).size > 1) {
-        const waiting = at.filter((b) => b !== undefined).length;
-        const which = [...new Set(at.filter((b) => b !== undefined))].map((b) => `#${b}`).join(' and ');
-        this.#fault(
-          `${waiting} of ${at.length} invocations wait at barrier ${which} while others do not (workgroup ${frames[0]!.group})`,
-        );
-      }
-      if (at[0] === undefined) return;
-      for (const f of frames) f.phase++;
-    }
   }
 
   // Statements
@@ -277,7 +262,9 @@ class KernelCompiler implements ExprContext {
       case 'if':
         return this.#if(s);
       case 'barrier':
-        return { steps: barrier(this.#barriers++) };
+        return { steps: barrier(this.#meetings++) };
+      case 'subgroup':
+        return { steps: this.#subgroup(s) };
       case 'routine':
         return this.#scoped(() =>
           this.#block([...s.params.map((v, i) => ({ kind: 'let', v, value: s.args[i]! }) as const), ...s.body]),
@@ -288,7 +275,33 @@ class KernelCompiler implements ExprContext {
     }
   }
 
-  #same(s: Stmt & { readonly kind: 'let' | 'var' | 'set' }): void {
+  #subgroup(s: Stmt & { readonly kind: 'subgroup' }): Steps {
+    this.#same(s);
+    const { run } = compileExpr(s.value, this);
+    const at = this.#meetings++;
+    const slot = this.#define(s.v, false);
+    const sum = scalarFunction(s.op === 'before' ? 'add' : s.op, s.value.dtype, s.value.dtype, this.fma);
+    const { lanes } = s.value;
+    const join = (values: readonly Joined[]): readonly Joined[] => {
+      if (lanes === 1) return joined(s.op, values as readonly number[], sum);
+      const rows = values as readonly (readonly number[])[];
+      const columns = rows[0]!.map((_, lane) =>
+        joined(
+          s.op,
+          rows.map((row) => row[lane]!),
+          sum,
+        ),
+      );
+      return rows.map((_, i) => columns.map((column) => column[i]!));
+    };
+    return function* (f) {
+      const got = yield { at, value: run(f), join };
+      if (typeof got === 'number') f.scalars[slot] = got;
+      else f.vectors[slot] = got;
+    };
+  }
+
+  #same(s: Stmt & { readonly kind: 'let' | 'var' | 'set' | 'subgroup' }): void {
     if (s.v.dtype !== s.value.dtype || s.v.lanes !== s.value.lanes)
       this.#fault(`${nameOf(s.v)} is ${s.v.dtype}x${s.v.lanes}, its value ${s.value.dtype}x${s.value.lanes}`);
   }
@@ -397,6 +410,24 @@ function barrier(number: number): Steps {
   return function* () {
     yield number;
   };
+}
+
+/** What each member of a subgroup gets of their values. */
+function joined(
+  op: SubgroupOp,
+  values: readonly number[],
+  join: (a: number, b: number, c: number) => number,
+): readonly number[] {
+  if (op !== 'before') {
+    const whole = values.reduce((a, b) => join(a, b, 0));
+    return values.map(() => whole);
+  }
+  let sum = 0;
+  return values.map((x) => {
+    const before = sum;
+    sum = join(sum, x, 0);
+    return before;
+  });
 }
 
 function sequence(codes: readonly StmtCode[]): StmtCode {

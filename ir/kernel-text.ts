@@ -34,7 +34,7 @@ class KernelPrinter {
     const taken = new Set([...kernel.params.map((p) => printExpr(p)), ...kernel.buffers.map((b) => b.name)]);
     const seen = new Set<Expr>();
     eachStmt(kernel.body, (s) => {
-      if (s.kind !== 'for' && s.kind !== 'let' && s.kind !== 'var') return;
+      if (!('v' in s) || s.kind === 'set') return;
       if (seen.has(s.v)) return;
       seen.add(s.v);
       const info = s.v.arg as Var;
@@ -81,6 +81,9 @@ class KernelPrinter {
       case 'let':
       case 'var':
         line(`${s.kind} ${e(s.v)}: ${s.v.dtype}${s.v.lanes > 1 ? `x${s.v.lanes}` : ''} = ${e(s.value)}`);
+        return;
+      case 'subgroup':
+        line(`let ${e(s.v)}: ${s.v.dtype}${s.v.lanes > 1 ? `x${s.v.lanes}` : ''} = subgroup ${s.op} ${e(s.value)}`);
         return;
       case 'set':
         line(`${e(s.v)} = ${e(s.value)}`);

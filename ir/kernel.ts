@@ -32,6 +32,12 @@ export type Stmt =
   | { readonly kind: 'if'; readonly cond: Expr; readonly then: readonly Stmt[]; readonly else: readonly Stmt[] }
   | { readonly kind: 'barrier' }
   /**
+   * Defines `v` once, as what the invocations of a subgroup make of their values. All of a subgroup must come here
+   * together. How large subgroups are, and which invocations are one, is the device's choice and may differ within a
+   * workgroup; the last may lack members. Orders no memory: that is what barriers do.
+   */
+  | { readonly kind: 'subgroup'; readonly v: Expr; readonly op: SubgroupOp; readonly value: Expr }
+  /**
    * Ends a basic block without meaning anything: some engines hoist every load of a block above its arithmetic and then
    * spill. WASM prints a branch that is never taken; other printers and the interpreter skip it. Only inside a loop.
    */
@@ -42,6 +48,13 @@ export type Stmt =
    */
   | { readonly kind: 'touch'; readonly from: Buffer; readonly at: Expr }
   | Routine;
+
+/**
+ * How values of a subgroup are joined, in an order that is not said: each member gets the whole, or with `before` the sum
+ * of those before it. Minimum and maximum are NaN where a value is. Of f32 and integers of 32 or 64 bits; vectors are
+ * joined lane by lane, by sums and products alone.
+ */
+export type SubgroupOp = 'add' | 'mul' | 'min' | 'max' | 'before';
 
 /**
  * A block that kernels may share as one function: it reads its parameters and its global or local buffers, and whatever
@@ -160,6 +173,13 @@ export class Block {
     this.stmts.push({ kind: 'if', cond, then: a.stmts, else: b.stmts });
   }
 
+  /** What `op` makes of the values of the invocations of a subgroup, named. */
+  subgroup(name: string, op: SubgroupOp, value: Expr, range?: { readonly from: Num; readonly to: Num }): Expr {
+    const v = variable(name, value.dtype, value.lanes, range);
+    this.stmts.push({ kind: 'subgroup', v, op, value });
+    return v;
+  }
+
   barrier(): void {
     this.stmts.push({ kind: 'barrier' });
   }
@@ -214,6 +234,7 @@ export function stmtExprs(s: Stmt): readonly Expr[] {
     case 'let':
     case 'var':
     case 'set':
+    case 'subgroup':
       return [s.value];
     case 'store':
       return [s.at, s.value];

@@ -173,33 +173,26 @@ export type WgslBinding =
   | { readonly weights: readonly number[] };
 
 /**
- * A compute shader. Group 0 has the parameters at binding 0, a uniform of i32s, when there are any: those of the launch,
- * then the word offsets that bindings ask for. Storage bindings follow from binding 1 on. A launch dispatches as many
- * workgroups as its grid has units, in rows of 65535; the shader leaves those beyond the grid alone.
+ * A compute shader, the function `main` of its source. Group 0 has the parameters at binding 0, a uniform of i32s, when
+ * there are any: those of the launch, then the word offsets that bindings ask for. Storage bindings follow from binding 1
+ * on. A launch dispatches as many workgroups as its grid has units, in rows of 65535; the shader leaves those beyond the
+ * grid alone.
  */
 export interface WgslKernel {
-  /** Entry point in the source. */
-  readonly entry: string;
-  /** Which of `WgslFile.sources`. */
-  readonly source: number;
   /** As the source says; for whoever reads the manifest of a bundle in memory. */
   readonly workgroup?: readonly [x: number, y: number, z: number];
   readonly bindings: readonly WgslBinding[];
   /** Parameters that launches give. */
   readonly params: number;
-  /** WebGPU features that the source enables. */
-  readonly features?: readonly string[];
-  /** The kernel for devices that lack a feature. */
-  readonly otherwise?: WgslKernel;
 }
 
-/** WGSL sources one after another, as UTF-8. */
+/** The source of every kernel as UTF-8, one line each, written for devices of some features. */
 export interface WgslFile {
   readonly file: string;
   readonly bytes: number;
   readonly sha256: string;
-  /** Bytes of each source. */
-  readonly sources: readonly number[];
+  /** WebGPU features that the sources enable. */
+  readonly features?: readonly string[];
 }
 
 /**
@@ -209,7 +202,8 @@ export interface WgslFile {
  */
 export interface WebGpuPart {
   readonly entries: Readonly<Record<string, EntryPlan>>;
-  readonly wgsl: WgslFile;
+  /** The same kernels for devices of different features: the first that a device can run is loaded, no other. */
+  readonly wgsl: readonly WgslFile[];
   /** By `Launch.kernel`. */
   readonly kernels: readonly WgslKernel[];
   /** Least value of each limit of a device that the kernels need, where that is above WebGPU's own default. */

@@ -1,6 +1,6 @@
 /** Refuses a WebGPU part that could make no sense, before any device is asked for. */
 import { type Check, entry, fail, file, hash, list, nat, record, shape, text } from './check.ts';
-import type { Launch, Manifest, Step, WebGpuPart, WgslKernel } from './manifest.ts';
+import type { Launch, Manifest, Step, WebGpuPart } from './manifest.ts';
 
 /** Every launch of a plan, those in loops and branches included. */
 export function eachLaunch(steps: readonly Step[], visit: (launch: Launch) => void): void {
@@ -15,10 +15,8 @@ export function eachLaunch(steps: readonly Step[], visit: (launch: Launch) => vo
 }
 
 const source: Check = (value, at) => {
-  shape({ file, bytes: nat(2 ** 26), sha256: hash, sources: list(nat(2 ** 26)) })(value, at);
-  const { bytes, sources } = value as WebGpuPart['wgsl'];
-  const sum = sources.reduce((a, b) => a + b, 0);
-  if (sum !== bytes) fail(`${at}.sources`, sum, `${bytes} bytes in all`);
+  shape({ file, bytes: nat(2 ** 26), sha256: hash })(value, at);
+  list(text)((value as WebGpuPart['wgsl'][number]).features ?? [], `${at}.features`);
 };
 
 const binding: Check = (value, at) => {
@@ -31,15 +29,6 @@ const binding: Check = (value, at) => {
   else shape({ weights: list(argument) })(value, at);
 };
 
-const kernel =
-  (sources: number): Check =>
-  (value, at) => {
-    shape({ entry: text, source: nat(sources - 1), bindings: list(binding), params: nat(1000) })(value, at);
-    const { features = [], otherwise } = value as WgslKernel;
-    list(text)(features, `${at}.features`);
-    if (otherwise !== undefined) kernel(sources)(otherwise, `${at}.otherwise`);
-  };
-
 /** What of the part depends on launches: kernels exist, and take what they are given. */
 function checkLaunches(part: WebGpuPart, steps: readonly Step[], at: string): void {
   eachLaunch(steps, ({ kernel: number, args, params, label }) => {
@@ -48,17 +37,15 @@ function checkLaunches(part: WebGpuPart, steps: readonly Step[], at: string): vo
       if ('s' in arg || arg.at !== undefined) fail(where, arg, 'an address without scratch or offset');
       if ('w' in arg && arg.w % 256 !== 0) fail(where, arg, 'a weight at a multiple of 256');
     }
-    const first = part.kernels[number];
-    if (first === undefined) fail(where, number, 'a kernel of this bundle');
-    for (let k: WgslKernel | undefined = first; k; k = k.otherwise) {
-      if (k.params !== params.length) fail(where, params.length, `${k.params} parameters`);
-      for (const each of k.bindings) {
-        const used = 'arg' in each ? [each.arg] : 'arena' in each ? each.arena : each.weights;
-        for (const i of used) {
-          const arg = args[i];
-          const right = 'arena' in each ? 'b' : 'weights' in each || 'from' in each ? 'w' : undefined;
-          if (arg === undefined || (right !== undefined && !(right in arg))) fail(where, arg, 'what the kernel binds');
-        }
+    const kernel = part.kernels[number];
+    if (kernel === undefined) return fail(where, number, 'a kernel of this bundle');
+    if (kernel.params !== params.length) fail(where, params.length, `${kernel.params} parameters`);
+    for (const each of kernel.bindings) {
+      const used = 'arg' in each ? [each.arg] : 'arena' in each ? each.arena : each.weights;
+      for (const i of used) {
+        const arg = args[i];
+        const right = 'arena' in each ? 'b' : 'weights' in each || 'from' in each ? 'w' : undefined;
+        if (arg === undefined || (right !== undefined && !(right in arg))) fail(where, arg, 'what the kernel binds');
       }
     }
   });
@@ -84,9 +71,9 @@ const portsText = (plan: Manifest['entries'][string]): string =>
 export function checkWebGpu(manifest: Manifest): WebGpuPart {
   const part = manifest.webgpu!;
   const { weights, entries } = manifest;
-  shape({ wgsl: source })(part, 'webgpu');
   shape({
-    kernels: list(kernel(part.wgsl.sources.length)),
+    wgsl: list(source),
+    kernels: list(shape({ bindings: list(binding), params: nat(1000) })),
     limits: record(nat(Number.MAX_SAFE_INTEGER)),
     entries: record(entry(weights.memory)),
   })(part, 'webgpu');

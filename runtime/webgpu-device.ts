@@ -1,7 +1,7 @@
 /** The GPU device of a session: its own or the caller's, every buffer that it holds, and what went wrong with it. */
 import type { OpenOptions } from './api.ts';
 import { HeddleError } from './error.ts';
-import type { WebGpuPart, WgslKernel } from './manifest.ts';
+import type { WebGpuPart } from './manifest.ts';
 
 /** `GPUBufferUsage`, which is no global in Node. */
 export const USAGE = {
@@ -14,14 +14,6 @@ export const USAGE = {
 } as const;
 
 const support = (why: string): HeddleError => new HeddleError('support', why);
-
-/** The features that any kernel could use. */
-function featuresOf(kernels: readonly WgslKernel[]): Set<string> {
-  const found = new Set<string>();
-  for (const first of kernels)
-    for (let k: WgslKernel | undefined = first; k; k = k.otherwise) for (const f of k.features ?? []) found.add(f);
-  return found;
-}
 
 const limitsOf = (of: { readonly limits: object }): Readonly<Record<string, number | undefined>> =>
   of.limits as Readonly<Record<string, number | undefined>>;
@@ -87,7 +79,8 @@ export class Gpu {
     requireLimits(part, adapter, `the adapter (${named(adapter.info)})`);
     const limits = limitsOf(adapter);
     const { maxBufferSize = 0, maxStorageBufferBindingSize = 0 } = limits;
-    const wanted = [...featuresOf(part.kernels), 'timestamp-query'].filter((name) => adapter.features.has(name));
+    const useful = part.wgsl.flatMap(({ features = [] }) => features);
+    const wanted = [...new Set([...useful, 'timestamp-query'])].filter((name) => adapter.features.has(name));
     try {
       const device = await adapter.requestDevice({
         requiredFeatures: wanted as GPUFeatureName[],

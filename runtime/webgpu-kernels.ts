@@ -1,6 +1,6 @@
 /** The pipelines of a bundle: its WGSL read, checked and compiled, all at once. */
 import { HeddleError } from './error.ts';
-import type { WebGpuPart, WgslBinding, WgslKernel } from './manifest.ts';
+import type { WebGpuPart, WgslBinding, WgslFile, WgslKernel } from './manifest.ts';
 import type { Loading } from './opening.ts';
 import { readChecked } from './source.ts';
 import { eachLaunch } from './webgpu-check.ts';
@@ -45,24 +45,17 @@ function usesOf(part: WebGpuPart): Map<number, Use> {
   return found;
 }
 
-/** The first kernel of the chain whose features the device has. @throws HeddleError `support` */
-function supported(first: WgslKernel, device: GPUDevice): WgslKernel {
-  for (let k: WgslKernel | undefined = first; k; k = k.otherwise) {
-    if ((k.features ?? []).every((name) => device.features.has(name))) return k;
-  }
-  const lacks = (first.features ?? []).filter((name) => !device.features.has(name));
-  throw new HeddleError('support', `the GPU device lacks ${lacks.join(', ')}, which kernels of this bundle need.`);
-}
-
-/** The texts of the WGSL file. */
-export async function readSources({ source, signal }: Loading, { wgsl }: WebGpuPart): Promise<string[]> {
-  const bytes = await readChecked(source, wgsl, signal);
-  const decoder = new TextDecoder();
-  let at = 0;
-  return wgsl.sources.map((length) => {
-    at += length;
-    return decoder.decode(bytes.subarray(at - length, at));
-  });
+/** The kernels' texts, for what the device can do. @throws HeddleError `support` where none are for such a device */
+export async function readSources(
+  { source, signal }: Loading,
+  { wgsl }: WebGpuPart,
+  { features }: Pick<GPUDevice, 'features'>,
+): Promise<string[]> {
+  const lacks = (file: WgslFile): string[] => (file.features ?? []).filter((name) => !features.has(name));
+  const file = wgsl.find((each) => lacks(each).length === 0);
+  if (file !== undefined) return new TextDecoder().decode(await readChecked(source, file, signal)).split('\n');
+  const missing = wgsl.map((each) => lacks(each).join(', ')).join(' or ');
+  throw new HeddleError('support', `the GPU device lacks ${missing}, which kernels of this bundle need.`);
 }
 
 /**
@@ -78,20 +71,10 @@ export async function compilePipelines(
   progress: (done: number, total: number) => void,
 ): Promise<(Pipeline | undefined)[]> {
   const { device } = gpu;
-  const modules = new Map<number, { module: GPUShaderModule; error: Promise<GPUError | undefined> }>();
   const layouts = new Map<string, GPUBindGroupLayout>();
   const uses = usesOf(part);
   let done = 0;
 
-  const moduleOf = (source: number): { module: GPUShaderModule; error: Promise<GPUError | undefined> } => {
-    let made = modules.get(source);
-    if (made === undefined) {
-      const { value, error } = gpu.scoped(() => device.createShaderModule({ code: sources[source]! }));
-      made = { module: value, error };
-      modules.set(source, made);
-    }
-    return made;
-  };
   const layoutOf = (of: readonly Memory[], uniform: number): GPUBindGroupLayout => {
     const key = `${uniform} ${of.join()}`;
     let layout = layouts.get(key);
@@ -112,8 +95,8 @@ export async function compilePipelines(
   };
 
   const make = async (number: number, { memories: args, label }: Use): Promise<Pipeline> => {
-    const kernel = supported(part.kernels[number]!, device);
-    const { module, error } = moduleOf(kernel.source);
+    const kernel = part.kernels[number]!;
+    const { value: module, error } = gpu.scoped(() => device.createShaderModule({ code: sources[number]! }));
     const of = kernel.bindings.map((binding): Memory => {
       if ('arg' in binding) return args[binding.arg]!;
       return 'arena' in binding ? 'arena' : 'weights';
@@ -126,7 +109,7 @@ export async function compilePipelines(
         const pipeline = device.createComputePipelineAsync({
           label,
           layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-          compute: { module, entryPoint: kernel.entry },
+          compute: { module, entryPoint: 'main' },
         });
         // Whoever awaits it below hears of it; the errors of scopes come first.
         pipeline.catch(() => {});

@@ -49,7 +49,7 @@ export class Machine {
     });
     stop.catch(() => {});
     try {
-      const compiling = readSources(loading, part).then((sources) =>
+      const compiling = readSources(loading, part, gpu.device).then((sources) =>
         compilePipelines(gpu, part, sources, (done, total) => progress('kernels', done, total)),
       );
       const filling = GpuWeights.create(gpu, part, info).then(async (weights) => {

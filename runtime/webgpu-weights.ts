@@ -23,11 +23,10 @@ export function weightStarts(part: WebGpuPart, memory: number): number[] {
   for (const { steps } of Object.values(part.entries))
     eachLaunch(steps, ({ kernel, args }) => {
       for (const arg of args) if ('w' in arg) starts.add(arg.w);
-      for (let k = part.kernels[kernel]; k; k = k.otherwise)
-        for (const binding of k.bindings) {
-          const arg = 'from' in binding ? args[binding.arg] : undefined;
-          if (arg !== undefined && 'from' in binding && 'w' in arg) starts.add(arg.w + binding.from);
-        }
+      for (const binding of part.kernels[kernel]!.bindings) {
+        const arg = 'from' in binding ? args[binding.arg] : undefined;
+        if (arg !== undefined && 'from' in binding && 'w' in arg) starts.add(arg.w + binding.from);
+      }
     });
   starts.add(starts.has(memory) ? memory + BINDING_ALIGN : memory);
   starts.add(0);

@@ -111,7 +111,7 @@ test('more workgroups than one row of a dispatch are folded', async (t) => {
   const x = given('x', 70000, 24);
   const g = graph('tall', [x], [['y', op('reduce_sum', [x], { axes: [1] })]]);
   const program = compileForGpu(g);
-  t.true(program.shaders.sources[0]!.includes('group.y * 65535u'));
+  t.true(program.shaders.sets[0]!.sources[0]!.includes('group.y * 65535u'));
   t.is(await agrees(g, program), undefined);
 });
 

@@ -4,7 +4,7 @@ import { gzipSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { decompose } from '../compiler/decompose.ts';
 import { GpuKernelList } from '../compiler/gpu-kernels.ts';
-import { WEBGPU } from '../compiler/gpu-target.ts';
+import { WEBGPU, WEBGPU_SUBGROUPS } from '../compiler/gpu-target.ts';
 import { partition } from '../compiler/partition.ts';
 import { scheduleProgram } from '../compiler/schedule-regions.ts';
 import { readSafetensors } from '../frontends/weights/sharded.ts';
@@ -117,19 +117,27 @@ test('published models at full size become small shaders that the device takes',
   const device = await gpuDevice();
   for (const name of ['vit-b16', 'mae-b16', 'bert-base', 'gpt2']) {
     const list = new GpuKernelList();
-    for (const graph of Object.values(zoo(name).entries as Readonly<Record<string, Graph>>))
-      list.add(scheduleProgram(partition(decompose(runPasses(graph, pipelineFor('wasm')))), WEBGPU));
-    const { sources, kernels } = list.print();
-    for (const code of sources) {
-      const { messages } = await device.createShaderModule({ code }).getCompilationInfo();
-      t.deepEqual(
-        [...messages].map((m) => m.message),
-        [],
-        name,
-      );
+    for (const graph of Object.values(zoo(name).entries as Readonly<Record<string, Graph>>)) {
+      const program = partition(decompose(runPasses(graph, pipelineFor('wasm'))));
+      list.add([WEBGPU, WEBGPU_SUBGROUPS].map((target) => scheduleProgram(program, target)));
     }
-    const bytes = gzipSync(sources.join('')).length;
-    t.true(bytes <= 12_000, `the shaders of ${name} are ${bytes} bytes, gzipped`);
+    const { sets, kernels } = list.print();
+    t.deepEqual(
+      sets.map(({ features }) => [...features]),
+      [[], ['subgroups']],
+    );
+    for (const { sources } of sets) {
+      for (const code of sources) {
+        const { messages } = await device.createShaderModule({ code }).getCompilationInfo();
+        t.deepEqual(
+          [...messages].map((m) => m.message),
+          [],
+          name,
+        );
+      }
+      const bytes = gzipSync(sources.join('')).length;
+      t.true(bytes <= 12_000, `the shaders of ${name} are ${bytes} bytes, gzipped`);
+    }
     // The embedding of GPT-2 is larger than a binding may be.
     t.is(
       kernels.some((k) => k.bindings.some((b) => 'from' in b)),

@@ -14,6 +14,7 @@ import {
   handGpuBundle,
   PIECE,
   slowOnGpu,
+  TEST_FEATURE,
 } from './support/hand-wgsl.ts';
 
 const openOn = (options: HandGpuOptions, pretence: Pretence = {}, more: OpenOptions = {}): Promise<Session> =>
@@ -53,7 +54,7 @@ test('auto takes WebGPU where it can, and WebAssembly with a reason where it can
       { gpu: { main: { ...addOnGpu, steps: [launch('broken', [{ b: 0 }])] } } },
       /broken of a test does not compile/,
     ],
-    [{}, { gpu: { main: { ...addOnGpu, steps: [launch('impossible', [{ b: 0 }])] } } }, /lacks heddle-test-feature/],
+    [{}, { files: ['better'] }, /lacks heddle-test-feature, which kernels of this bundle need/],
   ];
   for (const [pretence, more, reason] of reasons) {
     const session = await open(handGpuBundle({ ...both, ...more }), { gpu: countedGpu(pretence).gpu });
@@ -96,10 +97,28 @@ test('where WebGPU is asked for and cannot be, one error says why and nothing is
   t.is((await devices[0]!.device.lost).reason, 'destroyed');
 });
 
-test('a kernel with a feature gives way to the one without', async (t) => {
-  const session = await openOn(single('choice'));
+test('of the kernels for devices of different features one file is loaded: the first that the device can run', async (t) => {
+  for (const [also, file, value] of [
+    [[], 'kernels.wgsl', 1],
+    [[TEST_FEATURE], `kernels.${TEST_FEATURE}.wgsl`, 2],
+  ] as const) {
+    const bundle = handGpuBundle(single('choice'));
+    for (const name of bundle.files.keys()) if (name.endsWith('.wgsl') && name !== file) bundle.files.delete(name);
+    const { gpu } = countedGpu({ also });
+    const session = await open(bundle, { device: 'webgpu', gpu });
+    t.is((await session.run({})).y!.data[0], value);
+    session.dispose();
+  }
+});
+
+test('a device of the caller runs the kernels that it can, whatever its adapter could', async (t) => {
+  const device = await (await countedGpu().gpu.requestAdapter())!.requestDevice();
+  const session = await open(handGpuBundle(single('choice')), { device });
   t.is((await session.run({})).y!.data[0], 1);
   session.dispose();
+  const needy = handGpuBundle({ ...single('choice'), files: ['better'] });
+  await t.throwsAsync(open(needy, { device }), fails('support', /lacks heddle-test-feature/));
+  device.destroy();
 });
 
 test('plans that make no sense are refused before a device is asked for', async (t) => {
@@ -125,9 +144,10 @@ test('plans that make no sense are refused before a device is asked for', async 
   );
   await refuse(() => withSteps([{ ...step, args: [{ s: 0 }, { b: 1 }, { b: 2 }] }]), /without scratch or offset/);
   await refuse(() => withSteps([{ from: { b: 0 }, to: { b: 1 }, bytes: 4 }]), /a step that WebGPU has/);
-  await refuse(({ wgsl }) => ({ wgsl: { ...wgsl, sources: [1] } }), /sources is 1, not \d+ bytes/);
-  await refuse(({ wgsl }) => ({ wgsl: { ...wgsl, file: '../x' } }), /the name of a file/);
-  await refuse(({ kernels }) => ({ kernels: [{ ...kernels[0], source: 999 }] }), /source is 999/);
+  await refuse(({ wgsl }) => ({ wgsl: wgsl[0] }), /webgpu\.wgsl is .*, not a list/);
+  await refuse(({ wgsl }) => ({ wgsl: [{ ...wgsl[0], features: [1] }] }), /features\[0\] is 1/);
+  await refuse(({ wgsl }) => ({ wgsl: [{ ...wgsl[0], file: '../x' }] }), /the name of a file/);
+  await refuse(({ kernels }) => ({ kernels: [{ ...kernels[0], params: -1 }] }), /params is -1/);
   await refuse(
     ({ kernels }) => ({ kernels: [{ ...kernels[0], bindings: [{ arg: 0, from: 4, bytes: 4 }] }] }),
     /from is 4, not a multiple of 256/,

@@ -27,7 +27,7 @@ test('traffic counts what launches bind, once a trip', (t) => {
     entries: { main: plan },
     kernels: [],
     limits: {},
-    wgsl: { file: 'kernels.wgsl', bytes: 0, sha256: '', sources: [] },
+    wgsl: [],
   };
   t.deepEqual(
     [...trafficOf(part, plan, 1024, { n: 10 })],

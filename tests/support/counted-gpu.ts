@@ -19,8 +19,9 @@ export interface Pretence {
   /** No adapter at all. */
   readonly none?: boolean;
   readonly limits?: Readonly<Record<string, number>>;
-  /** Features that are hidden. */
+  /** Features that are hidden, and those that are said to be there. */
   readonly without?: readonly string[];
+  readonly also?: readonly string[];
   /** Called with each device before it is handed out. */
   readonly onDevice?: (counted: Counted) => void;
 }
@@ -61,13 +62,18 @@ export function countedGpu(pretence: Pretence = {}): CountedGpu {
   const adapterOf = (adapter: GPUAdapter): GPUAdapter => {
     const limits: Record<string, number> = {};
     for (const name in adapter.limits) limits[name] = (adapter.limits as unknown as Record<string, number>)[name]!;
-    const features = new Set([...adapter.features].filter((name) => !pretence.without?.includes(name)));
+    const { without = [], also = [] } = pretence;
+    const features = new Set([...[...adapter.features].filter((name) => !without.includes(name)), ...also]);
     return {
       info: adapter.info,
       features,
       limits: { ...limits, ...pretence.limits } as unknown as GPUSupportedLimits,
       async requestDevice(descriptor?: GPUDeviceDescriptor) {
-        const counted = countDevice(await adapter.requestDevice(descriptor));
+        const asked = [...(descriptor?.requiredFeatures ?? [])] as string[];
+        const real = asked.filter((name) => !also.includes(name)) as GPUFeatureName[];
+        const device = await adapter.requestDevice({ ...descriptor, requiredFeatures: real });
+        if (also.length > 0) Object.defineProperty(device, 'features', { value: new Set(asked) });
+        const counted = countDevice(device);
         devices.push(counted);
         pretence.onDevice?.(counted);
         return counted.device;

@@ -1,7 +1,8 @@
 /**
  * Goldens of WGSL: `tests/golden/wgsl/*.ir` hold a graph above `// expect` and the shaders that it becomes below, a line
  * `// next` between them. The kernels are interpreted, barriers and races included, and nothing is blessed that disagrees
- * with the reference. A comment `// shared` above the graph asks for the kernels of large sizes at small ones.
+ * with the reference. A comment `// shared` above the graph asks for the kernels of large sizes at small ones, `// subgroups`
+ * for those of devices that have such.
  */
 import { WEBGPU } from '../../compiler/gpu-target.ts';
 import { evaluate } from '../../ir/evaluate.ts';
@@ -29,10 +30,11 @@ export function expectedShaders(text: string, file: string): string {
       .map((v) => [String(v.attrs.name), filled(v, String(v.attrs.name))]),
   );
   const inputs = Object.fromEntries(graph.inputs.map((v) => [String(v.attrs.name), filled(v, String(v.attrs.name))]));
-  const target = /^\/\/ shared$/m.test(comment) ? SHARED : WEBGPU;
+  const base = /^\/\/ shared$/m.test(comment) ? SHARED : WEBGPU;
+  const target = { ...base, subgroups: /^\/\/ subgroups$/m.test(comment) };
   const program = compileForGpu(graph, { store: storeOf(params), target });
   check(graph, inputs, params, program.host(inputs), file);
-  return `${comment}${printGraph(graph)}// expect\n${program.shaders.sources.join('// next\n')}`;
+  return `${comment}${printGraph(graph)}// expect\n${program.shaders.sets[0]!.sources.join('// next\n')}`;
 }
 
 function check(

@@ -9,9 +9,12 @@ import { compileForGpu, type GpuProgram } from './run-webgpu.ts';
 import { createGpu } from './swiftshader.ts';
 
 let opened: Promise<GPUDevice> | undefined;
-/** One device for a test file. @throws Error without an adapter */
+/** One device for a test file, with every feature that kernels may use. @throws Error without an adapter */
 export const gpuDevice = (): Promise<GPUDevice> => {
-  opened ??= createGpu().then((adapter) => adapter.requestDevice());
+  opened ??= createGpu().then((adapter) => {
+    const requiredFeatures = (['subgroups', 'shader-f16'] as const).filter((name) => adapter.features.has(name));
+    return adapter.requestDevice({ requiredFeatures });
+  });
   return opened;
 };
 

@@ -1,16 +1,19 @@
 /** Bundles with WGSL written by hand, for tests of the WebGPU runtime without the compiler. */
 import { createHash } from 'node:crypto';
 import type { Bundle } from '../../runtime/api.ts';
-import type { EntryPlan, Manifest, Size, WebGpuPart, WgslBinding, WgslKernel } from '../../runtime/manifest.ts';
+import type { EntryPlan, Manifest, Size, WebGpuPart, WgslBinding } from '../../runtime/manifest.ts';
 import { buffers, type HandOptions, handBundle, port, symbol, words } from './hand-bundle.ts';
 
 interface HandKernel {
   readonly code: string;
   readonly params?: number;
   readonly bindings: readonly WgslBinding[];
-  readonly features?: readonly string[];
-  readonly otherwise?: HandKernel;
+  /** For devices that have `TEST_FEATURE`; default: the same. */
+  readonly better?: string;
 }
+
+/** A feature that no device has unless it pretends to. */
+export const TEST_FEATURE = 'heddle-test-feature';
 
 const GROUP = 64;
 const args = (count: number): WgslBinding[] => Array.from({ length: count }, (_, arg) => ({ arg }));
@@ -137,18 +140,12 @@ const KERNELS = {
   },
   /** (x): no WGSL at all. */
   broken: { bindings: args(1), code: '@compute @workgroup_size(1) fn main() { nonsense(); }' },
-  /** (y): y[0] = 2 with a feature that no device has, else 1. */
+  /** (y): y[0] = 2 on a device that has `TEST_FEATURE`, else 1. */
   choice: {
     bindings: args(1),
-    features: ['heddle-test-feature'],
-    code: lines('enable nonsense;', storage(1, 'y', 'f32'), '@compute @workgroup_size(1) fn main() { y[0] = 2; }'),
-    otherwise: {
-      bindings: args(1),
-      code: lines(storage(1, 'y', 'f32'), '@compute @workgroup_size(1) fn main() { y[0] = 1; }'),
-    },
+    code: lines(storage(1, 'y', 'f32'), '@compute @workgroup_size(1) fn main() { y[0] = 1; }'),
+    better: lines(storage(1, 'y', 'f32'), '@compute @workgroup_size(1) fn main() { y[0] = 2; }'),
   },
-  /** (x): needs what no device has. */
-  impossible: { bindings: args(1), features: ['heddle-test-feature'], code: 'enable nonsense;' },
 } as const satisfies Readonly<Record<string, HandKernel>>;
 
 const names = Object.keys(KERNELS) as (keyof typeof KERNELS)[];
@@ -165,11 +162,13 @@ export interface HandGpuOptions extends Omit<HandOptions, 'entries'> {
   /** For WebAssembly; default: the same ports, and nothing is computed. */
   readonly entries?: HandOptions['entries'];
   readonly limits?: Readonly<Record<string, number>>;
+  /** Which files of kernels there are: for devices with `TEST_FEATURE`, for all. Default: both. */
+  readonly files?: readonly ('better' | 'code')[];
 }
 
 /** A complete bundle in memory for both devices. */
 export function handGpuBundle(options: HandGpuOptions): Bundle & { readonly files: Map<string, Uint8Array> } {
-  const { gpu, limits = {}, ...rest } = options;
+  const { gpu, limits = {}, files = ['better', 'code'], ...rest } = options;
   const portsOnly = Object.fromEntries(
     Object.entries(gpu).map(([name, plan]) => [
       name,
@@ -177,34 +176,23 @@ export function handGpuBundle(options: HandGpuOptions): Bundle & { readonly file
     ]),
   );
   const wasm = handBundle({ entries: portsOnly, ...rest });
-  const sources: Uint8Array[] = [];
-  const kernelOf = ({ code, params = 0, bindings, features, otherwise }: HandKernel): WgslKernel => {
-    const source = sources.push(new TextEncoder().encode(code)) - 1;
-    return {
-      entry: 'main',
-      source,
-      workgroup: [GROUP, 1, 1],
-      bindings,
-      params,
-      ...(features && { features }),
-      ...(otherwise && { otherwise: kernelOf(otherwise) }),
-    };
-  };
-  const kernels = names.map((name) => kernelOf(KERNELS[name]));
-  const bytes = Buffer.concat(sources);
+  const all: readonly HandKernel[] = names.map((name) => KERNELS[name]);
+  const wgsl = files.map((which) => {
+    const features = which === 'better' ? [TEST_FEATURE] : undefined;
+    const file = features ? `kernels.${TEST_FEATURE}.wgsl` : 'kernels.wgsl';
+    const sources = all.map(({ code, better = code }) => (features ? better : code).replaceAll('\n', ' '));
+    const bytes = new TextEncoder().encode(sources.join('\n'));
+    const sha256 = createHash('sha256').update(bytes).digest('hex');
+    wasm.files.set(file, bytes);
+    return { file, bytes: bytes.length, sha256, ...(features && { features }) };
+  });
   const empty: EntryPlan = { symbols: [], inputs: [], outputs: [], buffers: [], scratch: 0, steps: [] };
   const webgpu: WebGpuPart = {
     entries: Object.fromEntries(Object.entries(gpu).map(([name, plan]) => [name, { ...empty, ...plan }])),
-    kernels,
+    kernels: all.map(({ params = 0, bindings }) => ({ workgroup: [GROUP, 1, 1], bindings, params })),
     limits,
-    wgsl: {
-      file: 'kernels.wgsl',
-      bytes: bytes.length,
-      sha256: createHash('sha256').update(bytes).digest('hex'),
-      sources: sources.map((source) => source.length),
-    },
+    wgsl,
   };
-  wasm.files.set('kernels.wgsl', new Uint8Array(bytes));
   const manifest: Manifest = { ...wasm.manifest, webgpu };
   return { manifest, files: wasm.files };
 }

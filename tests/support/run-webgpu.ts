@@ -13,7 +13,7 @@ import type { BindingLimits } from '../../compiler/wgsl-access.ts';
 import { type Scalar, sizeOf as sizeOfType } from '../../ir/dtype.ts';
 import type { Buffer, Expr, Sym } from '../../ir/expr.ts';
 import type { Graph } from '../../ir/graph.ts';
-import { runKernel } from '../../ir/interpret.ts';
+import { runKernel, type Subgroups } from '../../ir/interpret.ts';
 import type { Kernel } from '../../ir/kernel.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
 import { evaluateIndex } from '../../ir/scalar.ts';
@@ -40,9 +40,10 @@ export interface GpuProgram {
   /**
    * Interprets the kernels on the host.
    * @param watch  wraps what a launch reads and writes
+   * @param subgroups  how invocations of a workgroup are put together
    * @throws KernelFault
    */
-  host(inputs: Inputs, watch?: Watch): Record<string, Nd>;
+  host(inputs: Inputs, watch?: Watch, subgroups?: Subgroups): Record<string, Nd>;
   /** Runs the shaders. @throws Error with the device's message */
   device(device: GPUDevice, inputs: Inputs): Promise<Record<string, Nd>>;
 }
@@ -54,7 +55,7 @@ export function compileForGpu(
   const { store = NO_WEIGHTS, target = WEBGPU } = options;
   const scheduled = scheduleProgram(partition(decompose(graph)), target);
   const list = new GpuKernelList(options.limits);
-  list.add(scheduled);
+  list.add([scheduled]);
   const shaders = list.print();
   const weights = new WeightPlan();
   const byNumber = new Map<number, Kernel>();
@@ -71,7 +72,7 @@ export function compileForGpu(
     scheduled,
     plan,
     shaders,
-    host: (inputs, watch) => new HostRun(plan, byNumber, image, inputs, watch).outputs(),
+    host: (inputs, watch, subgroups) => new HostRun(plan, byNumber, image, inputs, watch, subgroups).outputs(),
     device: (device, inputs) => new DeviceRun(device, plan, shaders, image, inputs).outputs(),
   };
 }
@@ -129,6 +130,7 @@ class HostRun {
   readonly #symbols: Record<string, number>;
   readonly #memory: Float64Array[];
   readonly #watch: Watch;
+  readonly #subgroups: Subgroups | undefined;
 
   constructor(
     plan: EntryPlan,
@@ -136,7 +138,9 @@ class HostRun {
     image: Uint8Array,
     inputs: Inputs,
     watch: Watch = (numbers) => numbers,
+    subgroups?: Subgroups,
   ) {
+    this.#subgroups = subgroups;
     this.#watch = watch;
     this.#plan = plan;
     this.#kernels = kernels;
@@ -196,7 +200,8 @@ class HostRun {
     });
     for (const b of kernel.buffers) if (b.space !== 'global') evaluateIndex(b.size, value);
     const grid = sizeOf(launch.grid, this.#symbols);
-    runKernel(kernel, { buffers, params: sizes, grid: [0, grid], order: 'reverse', fma: 'fused' });
+    const subgroups = this.#subgroups;
+    runKernel(kernel, { buffers, params: sizes, grid: [0, grid], order: 'reverse', fma: 'fused', subgroups });
   }
 }
 
@@ -250,7 +255,7 @@ class DeviceRun {
     this.#device = device;
     this.#plan = plan;
     this.#kernels = shaders.kernels;
-    this.#sources = shaders.sources;
+    this.#sources = shaders.sets[0]!.sources;
     this.#symbols = bindSymbols(plan, inputs);
     let top = 0;
     this.#places = plan.buffers.map(({ bytes }) => {
@@ -330,7 +335,7 @@ class DeviceRun {
     const kernel = this.#kernels[launch.kernel]!;
     const readOnly = kernel.bindings.map((b) => 'weights' in b || ('arg' in b && 'w' in launch.args[b.arg]!));
     const hasParams = launch.params.length > 0 || kernel.bindings.some((b) => !('arg' in b));
-    const pipeline = pipelineOf(device, this.#sources[kernel.source]!, kernel.entry, readOnly, hasParams);
+    const pipeline = pipelineOf(device, this.#sources[launch.kernel]!, readOnly, hasParams);
     const offsets: number[] = [];
     const entries = kernel.bindings.map((binding, i): GPUBindGroupEntry => {
       const resource = this.#resource(binding, launch, offsets);
@@ -377,7 +382,6 @@ const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 function pipelineOf(
   device: GPUDevice,
   code: string,
-  entryPoint: string,
   readOnly: readonly boolean[],
   hasParams: boolean,
 ): GPUComputePipeline {
@@ -392,7 +396,7 @@ function pipelineOf(
     });
     if (hasParams) entries.push({ binding: 0, visibility, buffer: { type: 'uniform' } });
     const layout = device.createPipelineLayout({ bindGroupLayouts: [device.createBindGroupLayout({ entries })] });
-    pipeline = device.createComputePipeline({ layout, compute: { module, entryPoint } });
+    pipeline = device.createComputePipeline({ layout, compute: { module, entryPoint: 'main' } });
     known.set(code, pipeline);
   }
   return pipeline;

@@ -36,8 +36,12 @@ for (const name of MODELS) {
   const alone = await compile(model, { weights }).report();
   gate(name, alone.files, LIMIT);
   const both = await compile(model, { weights, target: ['wasm', 'webgpu'] }).report();
-  // What a page loads that computes on WebGPU.
-  const onGpu = both.files.filter(({ path }) => !/^(kernels\.bin|wasm\.js|worker\.js)$/.test(path));
+  // What a page loads that computes on WebGPU: of the kernels for different devices one file, here the largest.
+  const bySize = [...both.files].sort((a, b) => (b.gzip ?? 0) - (a.gzip ?? 0));
+  const largest = bySize.find(({ path }) => path.endsWith('.wgsl'));
+  const onGpu = both.files.filter(
+    (f) => f === largest || !/^(kernels\.bin|wasm\.js|worker\.js|.*\.wgsl)$/.test(f.path),
+  );
   gate(`${name} on WebGPU`, onGpu, GPU_LIMIT);
 }
 
