@@ -25,8 +25,8 @@ const LAUNCH = 64;
 /** Polls before a thread sleeps: some tens of microseconds. */
 const POLLS = 20_000;
 
-/** Chunks of the largest share: a few milliseconds, after which the leader turns its event loop. */
-const SHARE = 16;
+/** Chunks of the largest share: one or two milliseconds, after which the leader looks whether its event loop is due. */
+const SHARE = 8;
 
 /** The words that launches with up to `args` arguments need. */
 export const controlWords = (args: number): number => LAUNCH + 4 + 2 * args;

@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import type { Browser, Page } from 'playwright-core';
-import { closePage, launchBrowser, openPage, valueIn } from './support/chromium.ts';
+import type { Browser } from 'playwright-core';
+import { launchBrowser } from './support/chromium.ts';
 import { addEntry, handBundle, slowEntry, writeBundle } from './support/hand-bundle.ts';
-import { serve } from './support/server.ts';
+import { reportFrom } from './support/report-page.ts';
 
 /** What the script below reports. */
 interface Report {
@@ -59,20 +59,7 @@ const report = async () => {
   out.disposed = await session.run({ x }).then(() => 'done', (e) => e.code);
   return out;
 };
-const answer = await report().catch((error) => ({ error: String(error && error.stack || error) }));
-if (typeof document === 'undefined') postMessage(answer);
-else globalThis.report = answer;
 `;
-
-const inWorker = `
-const worker = new Worker('/script.js', { type: 'module' });
-worker.onmessage = (event) => { globalThis.report = event.data; };
-worker.onerror = (event) => { globalThis.report = { error: event.message }; };
-`;
-
-const html = (src: string): string => `<!doctype html><script type="module" src="${src}"></script>`;
-
-const reportOf = (page: Page): Promise<Report> => valueIn(page, 'report');
 
 let browser: Browser;
 const folder = mkdtempSync(join(tmpdir(), 'heddle-browser-'));
@@ -97,22 +84,11 @@ test.after.always(async () => {
 });
 
 for (const isolated of [true, false]) {
-  for (const place of ['page', 'worker']) {
+  for (const place of ['page', 'worker'] as const) {
     test(`a bundle runs in a ${place} ${isolated ? 'with' : 'without'} cross-origin isolation`, async (t) => {
-      const server = await serve({
-        isolated,
-        folders: { '/bundle/': join(folder, 'good'), '/spoiled/': join(folder, 'spoiled') },
-        files: {
-          '/favicon.ico': '',
-          '/index.html': html(place === 'page' ? '/script.js' : '/start.js'),
-          '/script.js': script,
-          '/start.js': inWorker,
-        },
-      });
-      t.teardown(() => server.close());
-      const watched = await openPage(browser, `${server.origin}/index.html`);
-      const { turns, spoiled, ...report } = await reportOf(watched.page);
-      await closePage(watched);
+      const folders = { '/bundle/': join(folder, 'good'), '/spoiled/': join(folder, 'spoiled') };
+      const visit = await reportFrom<Report>(browser, place, { isolated, folders, script });
+      const { turns, spoiled, ...report } = visit.report;
       t.deepEqual(report as Partial<Report>, {
         asked: '',
         threads: isolated ? 2 : 1,
@@ -130,15 +106,15 @@ for (const isolated of [true, false]) {
       t.regex(String(spoiled), /weights\.bin: the bytes do not have the hash in the manifest/);
 
       const warnings = isolated ? [] : [/2 threads need shared memory.*Cross-Origin-Opener-Policy: same-origin/s];
-      t.is(watched.complaints.length, warnings.length, watched.complaints.join('\n'));
-      for (const [i, warning] of warnings.entries()) t.regex(watched.complaints[i]!, warning);
+      t.is(visit.complaints.length, warnings.length, visit.complaints.join('\n'));
+      for (const [i, warning] of warnings.entries()) t.regex(visit.complaints[i]!, warning);
 
       const own = ['heddle.js', 'index.js', 'kernels.bin', 'manifest.json', 'weights.bin'];
-      const asked = new Set(server.requests.map(({ path }) => path).filter((path) => path.startsWith('/bundle/')));
+      const asked = visit.asked.filter((path) => path.startsWith('/bundle/'));
       const expected = [...own, ...(isolated ? ['worker.js'] : [])].map((name) => `/bundle/${name}`);
-      t.deepEqual([...asked].sort(), expected.sort());
-      t.true(server.requests.every(({ status }) => status === 200));
-      t.true(watched.urls.every((url) => url.startsWith(server.origin)));
+      t.deepEqual(asked, expected.sort());
+      t.true(visit.requests.every(({ status }) => status === 200));
+      t.deepEqual(visit.foreign, []);
     });
   }
 }

@@ -58,7 +58,7 @@ test('shares tile the grid, in whole chunks that never grow, and end short', (t)
         }
         t.is(at, grid);
         const whole = sizes.slice(0, -1);
-        t.true(whole.every((size, i) => size % chunk === 0 && size <= (sizes[i - 1] ?? 16 * chunk)));
+        t.true(whole.every((size, i) => size % chunk === 0 && size <= (sizes[i - 1] ?? 8 * chunk)));
         t.true((sizes.at(-1) ?? 0) <= chunk);
         leader.stop();
         t.true(leader.take()[0] >= grid);

@@ -251,10 +251,10 @@ export const addEntry: Partial<EntryPlan> = {
   steps: [{ kernel: KERNEL.add, args: [{ b: 0 }, { b: 1 }, { b: 2 }], params: [], grid: 'n', chunk: 4, label: 'add' }],
 };
 
-/** `z = x + 1` for 512 elements, in steps that take about 100 ms in all on one thread. */
+/** `z = x + 1` for 512 elements, in steps that take about 200 ms in all on one thread. */
 export const slowEntry: Partial<EntryPlan> = {
   inputs: [port('x', 0, [512])],
   outputs: [port('z', 1, [512])],
   buffers: buffers(2048, 2048),
-  steps: [{ kernel: KERNEL.slow, args: [{ b: 0 }, { b: 1 }], params: [500_000], grid: 512, chunk: 1, label: 'slow' }],
+  steps: [{ kernel: KERNEL.slow, args: [{ b: 0 }, { b: 1 }], params: [1_000_000], grid: 512, chunk: 1, label: 'slow' }],
 };
