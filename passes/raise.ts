@@ -5,13 +5,16 @@
 import { typeOf, type Value } from '../ir/graph.ts';
 import { normalizeAxes } from '../ir/ops/check.ts';
 import { gelu, quickGelu, relu, sigmoid, silu } from '../ir/ops/elementwise-activation.ts';
+import { mul } from '../ir/ops/elementwise-binary.ts';
+import { matmul } from '../ir/ops/linear.ts';
 import { l2Normalize, layerNorm, logSoftmax, rmsNorm, softmax } from '../ir/ops/norm.ts';
 import { reduceMean, reduceSum } from '../ir/ops/reduce.ts';
 import { reshape } from '../ir/ops/shape.ts';
 import { sameShape } from '../ir/type.ts';
 import { asWritten, ints, is, isOne, near, rankOf, shapeOf } from './facts.ts';
 import { any, exactly, number, oneOf, type Pattern, p, product, where } from './pattern.ts';
-import { type Miss, miss, type Outcome, rewritePass, rule } from './rewrite.ts';
+import { rotaries } from './raise-rotary.ts';
+import { type Miss, miss, type Outcome, type Rule, rewritePass, rewritten, rule } from './rewrite.ts';
 
 const x = any('x');
 
@@ -181,8 +184,27 @@ const means = [
   ),
 ];
 
+// A product over one term, of which one side is constant: angles are frequencies times positions.
+
+const outer: Rule = {
+  name: 'outer-product',
+  ops: [matmul.def],
+  sharing: false,
+  apply: (root) => {
+    const [a, b] = root.inputs as [Value, Value];
+    if (![a, b].some((v) => v.op.name === 'param' || v.op.name === 'constant') || rankOf(a) < 2 || rankOf(b) < 2)
+      return undefined;
+    const [turnedA, turnedB] = [root.attrs.transposeA === true, root.attrs.transposeB === true];
+    if (!isOne(shapeOf(a).at(turnedA ? -2 : -1)!)) return undefined;
+    // One of the two axes has size 1, so exchanging them moves nothing.
+    const flip = (v: Value, flipped: boolean): Value =>
+      flipped ? reshape([v], { shape: [...shapeOf(v).slice(0, -2), shapeOf(v).at(-1)!, shapeOf(v).at(-2)!] }) : v;
+    return rewritten(mul([flip(a, turnedA), flip(b, turnedB)]), new Map());
+  },
+};
+
 export const raise = rewritePass({
   name: 'raise',
   doc: 'Spelled-out activations, normalisations and softmax become one op each; legal because nothing else reads their parts.',
-  rules: [...activations, ...means, ...normalisations, ...softmaxes],
+  rules: [...activations, ...means, ...normalisations, ...softmaxes, ...rotaries, outer],
 });

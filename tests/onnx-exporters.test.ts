@@ -61,6 +61,56 @@ for (const kind of Object.keys(zoo) as Kind[])
       t.deepEqual(got.toSorted(), want.toSorted());
     });
 
+const BLOCK = ['matmul matmul add', 'norm rms_norm', 'matmul matmul silu', 'matmul matmul mul', 'matmul matmul add'];
+/** What models that the zoo lacks compile to, whichever exporter wrote them. */
+const KERNELS: Readonly<Record<string, readonly string[]>> = {
+  // One projection, angles, cosines, sines, a turn of the queries and one of the keys; no half of a head is stored.
+  llama: [
+    'element gather',
+    'norm rms_norm',
+    'matmul matmul',
+    'element cast',
+    'element mul',
+    'element cos',
+    'element sin',
+    'element add',
+    'element add',
+    'attention attention',
+    ...BLOCK,
+    'norm rms_norm',
+    'matmul matmul',
+  ],
+  // A table of angles; the part of a head that does not turn is joined to the part that does.
+  gptj: [
+    'element gather',
+    'norm layer_norm',
+    'matmul matmul',
+    'element gather_elements',
+    ...['element add', 'element concat', 'element add', 'element concat'],
+    'attention attention',
+    'matmul matmul',
+    'matmul matmul add gelu',
+    'matmul matmul add add add',
+    'norm layer_norm',
+    'matmul matmul add',
+  ],
+  rotary: [
+    'matmul matmul add',
+    ...['element cast', 'element mul', 'element cos', 'element sin', 'element add', 'element add'],
+    'attention attention',
+  ],
+  // Every normalisation stands in the weights: what is left of it is the bias of a convolution.
+  net: [
+    ...['element im2col', 'matmul matmul', 'element hard_swish', 'matmul matmul add silu'],
+    ...['element pad', 'element pad', 'element im2col', 'matmul matmul', 'element add'],
+  ],
+};
+for (const [kind, want] of Object.entries(KERNELS))
+  for (const name of names.filter((n) => n.startsWith(`torch-${kind}-`)))
+    test(`${name}: rotary embedding and normalisations leave no kernels of their own`, (t) => {
+      t.deepEqual(kernelsOf(imported(name)).toSorted(), want.toSorted());
+    });
+
 test('a mask that nobody declares to be one stays a number in the scores, and a remark says so', (t) => {
   const { regions, remarks } = imported('torch-bert-eager-torchscript', { binary: [] });
   t.true(regions.some((r) => r.kind === 'element' && r.root.op.name === 'mul'));
