@@ -4,7 +4,7 @@
  * anything comes out otherwise.
  */
 import { isFloat } from '../../ir/dtype.ts';
-import { graphValues, typeOf, type Value } from '../../ir/graph.ts';
+import { type Graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import { type Nd, rowMajor } from '../../ir/nd.ts';
 import { coordinates } from '../../ir/need.ts';
 import { seeded } from '../../ir/ops/example.ts';
@@ -100,8 +100,8 @@ export interface Precision {
   readonly rows: number;
   /** Rows that are read though the demand does not name them: each one a bug. */
   readonly missed: readonly string[];
-  /** Values of which rows are named that nobody reads, with how many. */
-  readonly extra: readonly string[];
+  /** Rows that are named and that nobody reads, by the op of their value. */
+  readonly extra: Readonly<Record<string, number>>;
 }
 
 /**
@@ -114,14 +114,20 @@ const lastAxis: RowAxes = (v) => {
   return rank >= 3 ? [rank - 1] : [];
 };
 
-/** Changes every row of every float value, each by itself. */
+/** Whether a value decides an order, of which a single change may leave everything as it was. */
+const isRanked = (v: Value, demand: Demand): boolean =>
+  graphValues(demand.graph).some((r) => RANKS.has(r.op.name) && r.inputs.includes(v));
+const RANKS = new Set(['top_k', 'arg_max', 'arg_min']);
+
+/** Changes every row of every float value that inputs decide, each by itself. */
 export function precision(demand: Demand, run: Replay, rowAxes: RowAxes = lastAxis): Precision {
   const want = run.outputs();
+  const given = fromInputs(demand.graph);
   const missed: string[] = [];
-  const extra: string[] = [];
+  const extra: Record<string, number> = {};
   let [read, named, rows] = [0, 0, 0];
   for (const v of movable(demand)) {
-    if (!isFloat(typeOf(v).dtype)) continue;
+    if (!isFloat(typeOf(v).dtype) || !given.has(v) || isRanked(v, demand)) continue;
     const x = run.of(v);
     const inside = members(demand.of(v), demand.elements, x.shape, run).data;
     const nonzero = members(demand.elements.support(v), demand.elements, x.shape, run).data;
@@ -142,9 +148,15 @@ export function precision(demand: Demand, run: Replay, rowAxes: RowAxes = lastAx
       if (isRead && !isNamed) missed.push(`${describe(v)} at element ${open[0]}`);
       if (isNamed && !isRead) unread++;
     }
-    if (unread > 0) extra.push(`${describe(v)}: ${unread}`);
+    if (unread > 0) extra[v.op.name] = (extra[v.op.name] ?? 0) + unread;
   }
   return { read, named, rows, missed, extra };
+}
+/** Values that an input decides. */
+function fromInputs(graph: Graph): ReadonlySet<Value> {
+  const found = new Set<Value>();
+  for (const v of graphValues(graph)) if (v.op.name === 'input' || v.inputs.some((x) => found.has(x))) found.add(v);
+  return found;
 }
 const describe = (v: Value): string => `${v.name ?? ''}%${v.op.name}`;
 const CHANGES: readonly ((x: number, i: number) => number)[] = [
