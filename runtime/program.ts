@@ -3,7 +3,8 @@ import { layoutArena } from './arena.ts';
 import { elementBytes, MAX_MEMORY } from './check.ts';
 import { HeddleError } from './error.ts';
 import { type Late, type Num, within } from './late.ts';
-import { type Address, type EntryPlan, type Launch, type Port, type Size, type Step, sizeOf } from './manifest.ts';
+import { type Address, type Copy, type EntryPlan, type Launch, type Port, type Size, sizeOf } from './manifest.ts';
+import { type Control, layOut } from './steps.ts';
 
 type Symbols = Readonly<Record<string, number>>;
 
@@ -20,15 +21,13 @@ export interface LaunchOp {
   readonly chunk: Num;
 }
 
-/** One instruction; targets are positions in the list. */
-export type Op =
-  | LaunchOp
-  | { readonly kind: 'copy'; readonly from: Num; readonly to: Num; readonly bytes: Num }
-  | { readonly kind: 'enter'; readonly symbol: string; readonly trips: Num; readonly reverse: boolean; end: number }
-  | { readonly kind: 'next'; readonly start: number }
-  | { readonly kind: 'unless'; readonly at: Num; target: number }
-  | { readonly kind: 'jump'; target: number }
-  | { readonly kind: 'count'; readonly symbol: string; readonly at: Num; readonly min: Num; readonly max: Num };
+/** Bytes to move; addresses are absolute. */
+export interface CopyOp {
+  readonly kind: 'copy';
+  readonly from: Num;
+  readonly to: Num;
+  readonly bytes: Num;
+}
 
 export interface PortPlace {
   readonly port: Port;
@@ -40,7 +39,7 @@ export interface PortPlace {
 }
 
 export interface Program {
-  readonly ops: readonly Op[];
+  readonly ops: readonly (LaunchOp | CopyOp | Control<Num>)[];
   readonly inputs: readonly PortPlace[];
   readonly outputs: readonly PortPlace[];
   /** Bytes of memory from address 0. */
@@ -92,7 +91,6 @@ export function bindProgram(plan: EntryPlan, symbols: Symbols, weightBytes: numb
     );
   }
   const sizes = plan.buffers.map((buffer) => within(sizeOf(buffer.bytes, symbols), 0, MAX_MEMORY, 'a buffer size'));
-  const ops: Op[] = [];
 
   const num = (size: Size, min: number, max: number, what: string, base = 0): Num => {
     const folded = fold(size, symbols);
@@ -121,34 +119,16 @@ export function bindProgram(plan: EntryPlan, symbols: Symbols, weightBytes: numb
       chunk: num(step.chunk, 1, int - 1, `the chunk of ${step.label}`),
     };
   };
-  const emit = (steps: readonly Step[]): void => {
-    for (const step of steps) {
-      if ('kernel' in step) ops.push(launch(step));
-      else if ('loop' in step) {
-        const trips = num(step.trips, 0, 2 ** 31 - 1, `the trips of ${step.loop}`);
-        const enter = { kind: 'enter' as const, symbol: step.loop, trips, reverse: step.reverse, end: 0 };
-        const start = ops.push(enter) - 1;
-        emit(step.steps);
-        enter.end = ops.push({ kind: 'next', start });
-      } else if ('if' in step) {
-        const unless = { kind: 'unless' as const, at: address(step.if, 1), target: 0 };
-        ops.push(unless);
-        emit(step.then);
-        const jump = { kind: 'jump' as const, target: 0 };
-        unless.target = ops.push(jump);
-        emit(step.else);
-        jump.target = ops.length;
-      } else if ('count' in step) {
-        const [min, max] = [step.min, step.max].map((size) => num(size, 0, 2 ** 31 - 1, `a bound of ${step.count}`));
-        ops.push({ kind: 'count', symbol: step.count, at: address(step.at, 4), min: min!, max: max! });
-      } else {
-        const length = num(step.bytes, 0, MAX_MEMORY, 'the length of a copy');
-        const least = typeof length === 'number' ? length : 0;
-        ops.push({ kind: 'copy', from: address(step.from, least), to: address(step.to, least), bytes: length });
-      }
-    }
+  const copy = (step: Copy): CopyOp => {
+    const bytes = num(step.bytes, 0, MAX_MEMORY, 'the length of a copy');
+    const least = typeof bytes === 'number' ? bytes : 0;
+    return { kind: 'copy', from: address(step.from, least), to: address(step.to, least), bytes };
   };
-  emit(plan.steps);
+  const ops = layOut<LaunchOp | CopyOp, Num>(plan.steps, {
+    num,
+    look: address,
+    work: (step) => ('kernel' in step ? launch(step) : copy(step)),
+  });
 
   const place = (port: Port): PortPlace => {
     const room = sizes[port.buffer]!;
