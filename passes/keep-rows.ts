@@ -5,7 +5,6 @@
  * Invariant: an element of a rebuilt value is what it was wherever the demand says that it is read. Elsewhere it is
  * unspecified.
  */
-import { fail } from '../ir/diagnostic.ts';
 import type { Expr } from '../ir/expr.ts';
 import { type Graph, graph as makeGraph, typeOf, type Value } from '../ir/graph.ts';
 import { coordinate, holdsOn, isMentioned, isWhole, isWithin, replace } from '../ir/index-set.ts';
@@ -203,6 +202,8 @@ export class RowKeeper {
     if (isWithin(this.demand.elements.support(x), set, shape) && !this.#mayDiffer(x)) return this.#plain(value);
     const mentioned = shape.flatMap((_, n) => (isMentioned(set, coordinate(n)) ? [n] : []));
     if (mentioned.length === 0) return this.#plain(value);
+    // A condition over more than rows and entries is not made: the sum is what it was, of operands of its own.
+    if (mentioned.length > 2) return value;
     const read = this.#condition(x, mentioned);
     const zeroed = select([read, this.at(x), scalar(0, dtype)]);
     return makeValue(value.op, [zeroed], value.attrs, value);
@@ -217,12 +218,10 @@ export class RowKeeper {
     return value.inputs.some((x) => this.#mayDiffer(x, seen));
   }
 
-  /** Where a value is read, as a tensor that broadcasts to it. */
+  /** Where a value is read, as a tensor that broadcasts to it, where that differs along one axis or two. */
   #condition(x: Value, mentioned: readonly number[]): Value {
     const { shape } = typeOf(x);
-    const [batch, row, ...more] = mentioned.length === 1 ? [undefined, mentioned[0]!] : mentioned;
-    if (more.length > 0 || row === undefined)
-      return fail('internal', `drop-tokens: the demand of ${x.op.name} differs along more than two axes`);
+    const [batch, row] = mentioned.length === 1 ? [undefined, mentioned[0]!] : (mentioned as [number, number]);
     const set = replace(this.demand.of(x), (leaf) =>
       leaf === coordinate(row) ? ROW : batch !== undefined && leaf === coordinate(batch) ? ENTRY : undefined,
     );

@@ -34,8 +34,8 @@ function free(value: Value, demand: Demand, run: Replay): Float64Array | undefin
 }
 
 /**
- * Tensors that are not known before anything runs: those that are may be read at any time. Nor integers and truths that
- * demands see through to what they are computed from.
+ * Tensors that may be spoiled. Not those that are known before anything runs, which may be read at any time; nor integers and
+ * truths that demands see through to what they are computed from; nor what says where others are zero, which must stay true.
  */
 const movable = ({ graph, elements }: Demand): readonly Value[] => {
   const statics = staticValues(graph);
@@ -45,7 +45,9 @@ const movable = ({ graph, elements }: Demand): readonly Value[] => {
     const e = elements.element(v, coordinates(shape.length));
     return e.op !== 'operand' || elements.source(e.arg as number).value !== v;
   };
-  return graphValues(graph).filter((v) => v.type.kind === 'tensor' && !statics.has(v) && !isSeenThrough(v));
+  const all = graphValues(graph).filter((v) => v.type.kind === 'tensor' && !statics.has(v));
+  const told = new Set(all.flatMap((v) => [...elements.valuesOf(elements.support(v))]));
+  return all.filter((v) => !told.has(v) && !isSeenThrough(v));
 };
 
 /** Garbage in place of some elements. Integers and truths become others of the same tensor, so that indices stay inside. */
