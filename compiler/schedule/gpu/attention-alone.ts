@@ -88,7 +88,7 @@ export function attentionAlone(a: Attention, reach: GpuReach): Stage {
       );
     });
     a.storeLse(body, at, top, sum);
-    const output = a.result(0);
+    const output = a.output(0);
     if (!output) return;
     const inverse = body.let('inverse', a.inverse(sum));
     body.for(
@@ -96,7 +96,7 @@ export function attentionAlone(a: Attention, reach: GpuReach): Stage {
       0,
       valueWidth,
       (e, inner) => {
-        const value = inner.let('value', mul(load(out, e, wide), splat(inverse, wide)));
+        const value = inner.let('value', a.result(load(out, e, wide), sum, inverse));
         storeResult(cx, inner, [b, h, q, e], value, output);
       },
       { step: wide },

@@ -25,6 +25,7 @@ import {
   min,
   mul,
   select,
+  splat,
   sub,
   substitute,
   tanh,
@@ -146,16 +147,17 @@ export class Attention {
       solid,
       (whole) => {
         if (!this.bias) return;
-        for (const [i, { at, k, value }] of scaled.entries()) {
-          const plain = whole.let('biased', this.biased(whole, at, k, value));
+        for (const [i, { at, k }] of scaled.entries()) {
+          const plain = whole.let('biased', this.biased(whole, at, k, vars[i]!.masked));
           for (const v of new Set(Object.values(vars[i]!))) whole.set(v, plain);
         }
       },
       (part) => {
-        for (const [i, { at, k, value }] of scaled.entries()) {
-          const { plain, masked } = this.score(part, at, k, value, exist);
-          part.set(vars[i]!.masked, masked);
+        for (const [i, { at, k }] of scaled.entries()) {
+          const { plain, masked } = this.score(part, at, k, vars[i]!.masked, exist);
+          // What is plain may be the variable that is masked next.
           if (this.unmasked) part.set(vars[i]!.plain, plain);
+          part.set(vars[i]!.masked, masked);
         }
       },
     );
@@ -196,21 +198,29 @@ export class Attention {
     return visit(e);
   }
 
+  /** What a sum of weighted values is divided by, as a factor. */
   inverse(total: Expr): Expr {
     const inverse = div(literal(1, 'f32'), total);
     return this.emptyRow === 'zero' ? select(eq(total, 0), 0, inverse) : inverse;
   }
 
+  /** A sum of weighted values times that factor. A device may compute as if there were no NaN, so it is chosen. */
+  result(sum: Expr, total: Expr, inverse: Expr): Expr {
+    const value = mul(sum, splat(inverse, sum.lanes));
+    if (!this.mask || this.emptyRow !== 'nan') return value;
+    return select(splat(eq(total, 0), sum.lanes), literal(Number.NaN, 'f32', sum.lanes), value);
+  }
+
   /** Stores the logarithm of a softmax's normaliser, where somebody reads it. */
   storeLse(block: Block, at: At, top: Expr, total: Expr): void {
-    const output = this.cx.region.root.attrs.lse === true ? this.result(1) : undefined;
+    const output = this.cx.region.root.attrs.lse === true ? this.output(1) : undefined;
     if (!output) return;
     const value = select(le(top, literal(NONE, 'f32')), -Infinity, add(top, log(total)));
     storeResult(this.cx, block, [at.b, at.h, at.q], block.let('lse', value), output);
   }
 
   /** The output that takes result number `index`; undefined when nobody reads it. */
-  result(index: number): Value | undefined {
+  output(index: number): Value | undefined {
     const { outputs, root } = this.cx.region;
     if (root.type.kind === 'tensor') return index === 0 ? outputs[0] : undefined;
     return outputs.find((v) => v.attrs.index === index);

@@ -342,7 +342,7 @@ class AttentionKernel {
     for (const { row, sum } of mine) block.store(this.parts, add(mul(row, ACROSS), x), sum);
     block.barrier();
     const { a } = this;
-    const output = a.result(0);
+    const output = a.output(0);
     for (const query of mine) {
       const quad = (j: number): Expr => load(this.parts, add(mul(query.row, ACROSS), j), 4);
       const total = block.let('total', sumLanes(block.let('pair', add(quad(0), quad(4)))));
@@ -352,7 +352,7 @@ class AttentionKernel {
         const inverse = some.let('inverse', a.inverse(total));
         query.result.forEach((v, j) => {
           const column = some.let('column', mul(add(x, j * ACROSS), 4));
-          const value = some.let('value', mul(v, splat(inverse, 4)));
+          const value = some.let('value', a.result(v, total, inverse));
           const row = [b, h, query.q];
           if (a.valueWidth % 4 !== 0) {
             storeColumns(a.cx, some, row, { column, columns: 4, n: literal(a.valueWidth) }, () => value, output);
