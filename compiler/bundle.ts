@@ -4,6 +4,7 @@ import { rmSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CompileError, fail } from '../ir/diagnostic.ts';
+import type { Nd } from '../ir/nd.ts';
 import type { Manifest, SelfTest } from '../runtime/manifest.ts';
 import type { CompiledEntry } from './entry.ts';
 import { loaderSource, loaderTypes, runtimeFiles } from './loader.ts';
@@ -62,20 +63,27 @@ export class Bundle {
     ]);
   }
 
-  /** Sizes, counts and remarks. */
-  async report(): Promise<CompileReport> {
+  /**
+   * Sizes, counts and remarks.
+   *
+   * @param sample inputs by name, any of those that entries have: what depends on data is then counted as it is with them,
+   *   instead of as the most that it can be
+   * @throws CompileError for sample inputs that do not fit
+   */
+  async report(sample: Readonly<Record<string, Nd>> = {}): Promise<CompileReport> {
     const { manifest, at } = this;
     const files = fileReports(await this.folder(), manifest.weights.file);
-    const entries = this.entries.map((entry) => entryReport(entry, manifest, at));
+    const entries = this.entries.map((entry) => entryReport(entry, manifest, at, sample));
     return {
       target: this.parts.target,
-      at,
+      at: { ...at, ...entries[0]!.at },
       files,
       runtimeGzip: files.reduce((sum, { gzip }) => sum + (gzip ?? 0), 0),
       weightsBytes: manifest.weights.bytes,
       peakBytes: Math.max(...entries.map((entry) => entry.peakBytes)),
       macs: entries[0]!.macs,
       macsCompiled: entries[0]!.macsCompiled,
+      macsAllowed: entries[0]!.macsAllowed,
       kernels: this.parts.kernels,
       entries,
       remarks: this.entries.flatMap((entry) => entry.remarks.map(remarkReport)),

@@ -48,7 +48,7 @@ export interface EntryReport {
 }
 
 /**
- * All counts at the sizes `at`. `macs` and `macsCompiled` are those of the first entry, `peakBytes` the largest. What depends
+ * All counts at the sizes `at`. `macs`, `macsCompiled` and `macsAllowed` are those of the first entry, `peakBytes` the largest. What depends
  * on data is counted as the most there can be, unless sample inputs were given.
  */
 export interface CompileReport {
@@ -61,6 +61,7 @@ export interface CompileReport {
   readonly peakBytes: number;
   readonly macs: number;
   readonly macsCompiled: number;
+  readonly macsAllowed: number;
   /** Functions in each variant of the kernels. */
   readonly kernels: number;
   readonly entries: readonly EntryReport[];

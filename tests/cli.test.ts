@@ -45,8 +45,8 @@ test('a folder with weights compiles into a bundle that gives the logits of its 
   const out = join(temporary(t), 'digits');
   const report = await heddleJson<Report>(t, ['compile', fixture('digits', 'vit'), '-o', out]);
   t.deepEqual(Object.keys(report).sort(), [
-    ...['at', 'entries', 'files', 'kernels', 'macs', 'macsCompiled', 'out', 'peakBytes', 'remarks', 'runtimeGzip'],
-    ...['target', 'weightsBytes'],
+    ...['at', 'entries', 'files', 'kernels', 'macs', 'macsAllowed', 'macsCompiled', 'out', 'peakBytes', 'remarks'],
+    ...['runtimeGzip', 'target', 'weightsBytes'],
   ]);
   t.like(report, { out, target: 'wasm', at: { batch: 1 } });
   for (const { path, bytes } of report.files) t.is(statSync(join(out, path)).size, bytes, path);
@@ -74,6 +74,37 @@ test('inspect knows sizes and counts of published models', async (t) => {
   t.is(code, 0);
   for (const part of ['prefill:', 'decode:', '124,439,808 parameters', 'past.11.value'])
     t.true(stdout.includes(part), part);
+});
+
+test('work that depends on data is counted at sample inputs', async (t) => {
+  const folder = temporary(t);
+  const ids = join(folder, 'ids.json');
+  writeFileSync(ids, '[[1, 2, 23, 4, 5], [23, 2, 3, 4, 5]]');
+  const compile = (sample: string) => [
+    'compile',
+    fixture('references', 'clip-hf'),
+    '-o',
+    join(folder, 'out'),
+    '--no-selftest',
+    '--sample',
+    sample,
+  ];
+  type Counted = { name: string; at: Record<string, number>; macs: number; pairs: { exact: boolean; allowed: number } };
+  const { entries } = await heddleJson<{ entries: Counted[] }>(t, compile(`input_ids=${ids}`));
+  const [image, text] = entries as [Counted, Counted];
+  t.like(image.at, { images: 1, texts: 1, sequence: 11 });
+  t.like(text.at, { texts: 2, sequence: 5 });
+  // Two texts of five slots in two blocks, products of q, k, v, the projection and the MLP, then scores; one projection each.
+  t.is(text.macs, 2 * (2 * (5 * (4 * 21 ** 2 + 2 * 21 * 53) + 2 * 25 * 21) + 21 * 19));
+  t.true(text.pairs.exact);
+  for (const [sample, message] of [
+    ['ids=lengths:3', /error\[name\].*there is no input "ids"/],
+    ['input_ids=lengths:12', /error\[usage\].*12 is no length[\s\S]*lengths are 0 to 11/],
+  ] as const) {
+    const { code, stderr } = await heddle(compile(sample));
+    t.not(code, 0);
+    t.regex(stderr, message);
+  }
 });
 
 test('a TypeScript module compiles, runs from npy and json, and writes both', async (t) => {

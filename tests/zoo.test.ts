@@ -11,11 +11,12 @@ import {
   seededWeights,
   vit,
   zoo,
+  zooFromText,
   zooNames,
 } from '../frontends/zoo/index.ts';
 import { fillNormal, streamOf } from '../frontends/zoo/random.ts';
 import { CompileError } from '../ir/diagnostic.ts';
-import type { Graph } from '../ir/graph.ts';
+import { type Graph, typeOf } from '../ir/graph.ts';
 import { countMacs } from '../ir/macs.ts';
 import { verifyGraph } from '../ir/verify.ts';
 import { toFloat32 } from '../ir/weights.ts';
@@ -107,6 +108,23 @@ test('an unknown model is refused with the nearest name', (t) => {
   const error = t.throws(() => zoo('vit-b61'), { instanceOf: CompileError });
   t.is(error.diagnostic.message, 'zoo: there is no model "vit-b61"');
   t.regex(error.diagnostic.help ?? '', /did you mean vit-b16\?.*gpt2/);
+});
+
+test('options stand behind the name of a model', (t) => {
+  const last = zooFromText('gpt2:logits=last').entries.prefill!.outputs.get('logits')!;
+  t.is(typeOf(last).shape.length, 2);
+  t.is(zooFromText('mae-b16:maskRatio=0.5,normPixLoss=true').config.maskRatio, 0.5);
+  t.true(main(zooFromText('bert-base:predictionsAt=3')).inputs.some((v) => v.attrs.name === 'masked_positions'));
+  t.is(zooFromText('vit-s16').name, 'vit-s16');
+  for (const text of [
+    'gpt2:logits=first',
+    'gpt2:',
+    'gpt2:maskRatio=',
+    'vit-s16:size=3',
+    'vit-s16:a:b',
+    'bert-base:predictionsAt=0',
+  ])
+    t.is(t.throws(() => zooFromText(text), { instanceOf: CompileError }).diagnostic.code, 'usage', text);
 });
 
 test('a mask ratio of 1 is refused', (t) => {

@@ -5,8 +5,9 @@ import type { FiniteMasks } from '../../passes/mask-options.ts';
 import { refuseOthers } from '../bundle.ts';
 import { compile, type TargetName } from '../compile.ts';
 import type { CompileReport } from '../report.ts';
-import { type ModelOptions, modelOptions, readCount, readStorage, readTarget } from './options.ts';
+import { collect, type ModelOptions, modelOptions, readCount, readStorage, readTarget } from './options.ts';
 import { recordSelfTest } from './record.ts';
+import { readSamples, SAMPLE_HELP } from './sample-option.ts';
 import { loadSource } from './source.ts';
 import { byteText, countText, EXIT, Progress, print, printJson, sizesText, table, usage } from './terminal.ts';
 
@@ -20,6 +21,7 @@ interface Options extends ModelOptions {
   readonly without?: readonly string[];
   readonly finiteMasks: FiniteMasks;
   readonly strictNan: boolean;
+  readonly sample: readonly string[];
 }
 
 const readFiniteMasks = (text: string): FiniteMasks =>
@@ -42,13 +44,15 @@ export function addCompile(program: Command): void {
       'exact',
     )
     .option('--strict-nan', 'drop no row from which a NaN could spread to others in the model as written', false)
+    .option('--sample <input=values>', SAMPLE_HELP, collect, [])
     .addHelpText(
       'after',
       `
 Examples:
   heddle compile zoo:vit-b16 --weights vit/model.safetensors -o dist/vit
   heddle compile models/tagger.ts --dim sequence=1..128 -o dist/tagger
-  heddle compile ./bert-base-uncased --storage f16 --json -o dist/bert`,
+  heddle compile ./bert-base-uncased --storage f16 --json -o dist/bert
+  heddle compile zoo:minilm-l6 --sample attention_mask=lengths:12,7,31 -o dist/minilm`,
     )
     .action(run);
 }
@@ -74,6 +78,7 @@ async function run(source: string, options: Options): Promise<void> {
       strictNaN: strictNan,
       onPhase: (phase) => progress.step(phase),
     });
+    const sample = readSamples(options.sample, bundle);
     const staged = await bundle.stage(out);
     const interrupted = (): never => {
       staged.removeNow();
@@ -85,7 +90,7 @@ async function run(source: string, options: Options): Promise<void> {
       progress.step('self-test');
       const finished = options.selftest ? bundle.withSelfTest(await recordSelfTest(bundle)) : bundle;
       progress.step('writing');
-      report = await finished.report();
+      report = await finished.report(sample);
       await staged.finish(finished);
     } catch (error) {
       await staged.abandon();
@@ -95,13 +100,13 @@ async function run(source: string, options: Options): Promise<void> {
     }
     progress.end();
     if (options.json) printJson({ out, ...report });
-    else print(reportText(out, report));
+    else print(reportText(out, report, options));
   } finally {
     progress.end();
   }
 }
 
-function reportText(out: string, report: CompileReport): string {
+function reportText(out: string, report: CompileReport, options: Pick<Options, 'sample'>): string {
   const { at, files, runtimeGzip, weightsBytes, peakBytes, kernels, entries, remarks } = report;
   const missed = remarks.filter(({ kind }) => kind === 'missed');
   const sizes = sizesText(at);
@@ -113,8 +118,9 @@ function reportText(out: string, report: CompileReport): string {
     `${out}: ${byteText(runtimeGzip)} gzipped and ${byteText(weightsBytes)} of weights; ${kernels} kernels`,
     `memory: ${byteText(peakBytes)} on one thread${sizes && ` at ${sizes}`}`,
     ...entries.map(
-      ({ name, macs, macsCompiled }) =>
-        `${name}: ${countText(macs)} multiply-accumulates${macs === macsCompiled ? '' : `, ${countText(macsCompiled)} as compiled`}`,
+      ({ name, macs, macsCompiled, at: sizes }) =>
+        `${name}: ${countText(macs)} multiply-accumulates${macs === macsCompiled ? '' : `, ${countText(macsCompiled)} as compiled`}` +
+        (options.sample.length > 0 && Object.keys(sizes).length > 0 ? ` at ${sizesText(sizes)}` : ''),
     ),
     ...entries.flatMap(({ name, pairs }) =>
       pairs.executed === pairs.written

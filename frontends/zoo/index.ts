@@ -89,6 +89,37 @@ export type ZooName = keyof typeof MODELS;
 export const zooNames = Object.keys(MODELS) as readonly ZooName[];
 
 /**
+ * A published model by name, with options behind it: `bert-base:predictionsAt=19`, `gpt2:logits=last`,
+ * `mae-b16:maskRatio=0.5,normPixLoss=true`.
+ *
+ * @throws CompileError `name` for an unknown model, `usage` for an option that none has or a value that it cannot have
+ */
+export function zooFromText(text: string): ModelGraph {
+  const [name = '', list, ...more] = text.split(':');
+  const options: Record<string, string | number | boolean> = {};
+  for (const pair of more.length > 0 ? [text] : (list?.split(',') ?? [])) {
+    const [key = '', value = '', ...rest] = pair.split('=');
+    const read = Object.hasOwn(OPTIONS, key) && rest.length === 0 ? OPTIONS[key as keyof ZooOptions](value) : undefined;
+    if (read === undefined)
+      fail('usage', `zoo: "${pair}" is no option of a model`, {
+        help: 'options are attentionMap=true, maskRatio=0.75, normPixLoss=true, predictionsAt=20, logits=last',
+      });
+    options[key] = read;
+  }
+  return zoo(name, options as ZooOptions);
+}
+
+const flag = (text: string): boolean | undefined => (text === 'true' ? true : text === 'false' ? false : undefined);
+const numeral = (text: string): number | undefined => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : undefined);
+const OPTIONS = {
+  attentionMap: flag,
+  maskRatio: numeral,
+  normPixLoss: flag,
+  predictionsAt: (text) => (/^[1-9]\d*$/.test(text) ? Number(text) : undefined),
+  logits: (text) => (text === 'all' || text === 'last' ? text : undefined),
+} as const satisfies Record<keyof ZooOptions, (text: string) => string | number | boolean | undefined>;
+
+/**
  * A published model by name.
  * @throws CompileError `name` for an unknown one, with the nearest known
  */
