@@ -28,6 +28,8 @@ export interface DropPolicy {
   readonly macsPerElement: number;
   /** Largest share of rows that is kept. */
   readonly share: number;
+  /** What stands in rows that nobody reads where all rows are put back: any finite number. Default 0. */
+  readonly fill?: number;
 }
 const USUAL: DropPolicy = { macsPerElement: 8, share: 0.97 };
 
@@ -104,7 +106,7 @@ class Labelling {
   /** The graph in which the values that are given hold their rows alone. */
   rewritten(values: ReadonlySet<Value>): Graph {
     const labels = new Map([...this.labels].filter(([v]) => values.has(v)));
-    return new RowKeeper(this.#demand, this.#sets, labels, this.#statics).graph();
+    return new RowKeeper(this.#demand, this.#sets, labels, this.#statics, this.#policy.fill).graph();
   }
 
   #labelFor(v: Value): Label | undefined {

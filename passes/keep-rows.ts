@@ -33,9 +33,12 @@ export class RowKeeper {
   readonly demand: Demand;
   readonly #labels: ReadonlyMap<Value, Label>;
   readonly #statics: ReadonlySet<Value>;
+  readonly #fill: number;
   readonly #built = new Map<Value, Map<string, Value>>();
 
-  constructor(demand: Demand, sets: RowSets, labels: ReadonlyMap<Value, Label>, statics: ReadonlySet<Value>) {
+  /** @param fill what stands in rows that nobody reads where all rows are put back */
+  constructor(demand: Demand, sets: RowSets, labels: ReadonlyMap<Value, Label>, statics: ReadonlySet<Value>, fill = 0) {
+    this.#fill = fill;
     this.demand = demand;
     this.sets = sets;
     this.#labels = labels;
@@ -74,7 +77,7 @@ export class RowKeeper {
     const own = this.#labels.get(value);
     if (!label) {
       if (!own) return this.#whole(value);
-      return this.ids.restore(this.at(value, own), own.rows, own, scalar(0, typeOf(value).dtype));
+      return this.ids.restore(this.at(value, own), own.rows, own, scalar(this.#fill, typeOf(value).dtype));
     }
     if (sameLabel(own, label))
       return restrict(this, value, label) ?? this.ids.take(this.#whole(value), label.rows, label);

@@ -18,8 +18,9 @@ import { projectRoot } from './support/project.ts';
 import { difference } from './support/replay.ts';
 import { ranProgram, rollsOf, tokenGraph, tokenInputs, tokenParams } from './support/token-graph.ts';
 
-/** Take whatever can be taken, so that small graphs show it. */
-const drop = dropTokensPass({ macsPerElement: 0, share: 0.999 });
+/** Take whatever can be taken, so that small graphs show it, and leave something that would be seen in its place. */
+const GARBAGE = 1e5;
+const drop = dropTokensPass({ macsPerElement: 0, share: 0.999, fill: GARBAGE });
 const pack = packRowsPass(0);
 const applied = (graph: Graph, passes: readonly Pass[]): Graph =>
   passes.reduce((g, pass) => pass.run(g, { remark: () => {} }), graph);
