@@ -152,7 +152,8 @@ function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
   const keeps = body?.results.slice(1, 1 + states.length).every((r, i) => sameType(r.type, states[i]!.type)) ?? false;
   if (!body || !keeps) {
     // Asks for the number of trips, where it comes with the data.
-    if (trips === undefined && n.has(0) && n.item(0).dims === undefined && !(body && settled(body, states, g))) n.dims(0);
+    if (trips === undefined && n.has(0) && n.item(0).dims === undefined && !(body && settled(body, states, g)))
+      n.dims(0);
     if (typeof trips === 'number' && trips <= MAX_UNROLLED && startsTrue)
       return unrolled(n, g, scope, reading, trips, states);
     body = body && settled(body, states, g);

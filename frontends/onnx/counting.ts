@@ -11,6 +11,7 @@ import { scalar } from '../../ir/ops/structural.ts';
 import { symbol, symbolsOf } from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
 import type { Dim } from '../../ir/type.ts';
+import { rangeOf, sizeAtElement } from './bounds.ts';
 import type { Symbols } from './symbols.ts';
 
 /** How often one value is counted: the same mask is often asked for its positions in several places. */
@@ -19,6 +20,18 @@ type Known = Map<string, readonly Value[]>;
 /** Most elements of a tensor that are sizes: more axes than any tensor has. */
 const MOST_SIZES = 16;
 const LARGEST = 2 ** 31 - 1;
+/** Largest size that is made room for because the graph says that it may be met. */
+const MOST_DERIVED = 2 ** 20;
+/** Room for a list whose length nothing bounds. */
+const USUAL_ROOM = 4096;
+
+/** What an element is known to be: a size, or a range that ends. */
+function derived(x: Value, i: number): Dim | { readonly min: number; readonly max: number } | undefined {
+  const size = sizeAtElement(x, i);
+  if (size !== undefined) return size;
+  const [low, high] = rangeOf(x, i);
+  return high >= 0 && high <= MOST_DERIVED ? { min: Math.max(0, low), max: high } : undefined;
+}
 
 export class Counting {
   private readonly symbols: Symbols;
@@ -43,29 +56,44 @@ export class Counting {
   }
 
   /**
-   * The elements of a small integer tensor that is computed at run time as sizes, where a range was given for each under the
-   * tensor's name: `name_0`, `name_1`, …; undefined where that is not so.
+   * The elements of a small integer tensor that is computed at run time as sizes: those that it mentions, and counted ones
+   * within the range that was given under the tensor's name (`name_0`, `name_1`, …) or that follows from the graph;
+   * undefined where an element has none of these.
    */
   sizesIn(x: Value, name: string): readonly Dim[] | undefined {
     const { dtype, shape } = typeOf(x);
     const [count = 1] = shape;
     if (shape.length > 1 || typeof count !== 'number' || count > MOST_SIZES || !isInt(dtype)) return undefined;
-    const ranges = Array.from({ length: count }, (_, i) => this.symbols.given(`${name}_${i}`));
-    if (ranges.some((range) => range === undefined)) return undefined;
+    const found = Array.from({ length: count }, (_, i) => this.symbols.given(`${name}_${i}`) ?? derived(x, i));
+    if (found.some((range) => range === undefined)) return undefined;
     const whole = shape.length === 0 ? reshape([x], { shape: [1] }) : x;
     const inside = minimum([maximum([cast([whole], { to: 'i64' }), scalar(-1, 'i64')]), scalar(LARGEST, 'i64')]);
     const elements = this.once(x, 'sizes', () => {
       const counts = cast([inside], { to: 'i32' });
-      return ranges.map((_, i) => reshape([sliceAxis(counts, 0, i, i + 1)], { shape: [] }));
+      return found.map((_, i) => reshape([sliceAxis(counts, 0, i, i + 1)], { shape: [] }));
     });
-    return ranges.map((range, i) => {
-      const { min, max } = range!;
+    return found.map((range, i) => {
+      if (typeof range !== 'object' || 'lanes' in range) return range!;
+      const { min, max } = range;
       const known = this.elementSizes.get(elements[i]!);
       const size = known ?? symbol(this.symbols.fresh(`${name}_${i}`), { min, max, counted: true });
       this.elementSizes.set(elements[i]!, size);
       this.counts.set(size, { count: elements[i]!, capacity: max });
       return size;
     });
+  }
+
+  /** One number that is computed at run time as a size, where its range was given under its name (`name_0`). */
+  stated(x: Value, name: string): Dim | undefined {
+    return this.symbols.given(`${name}_0`) && this.sizesIn(x, name)?.[0];
+  }
+
+  /**
+   * Most elements that a result computed from the data may have: what was given for its name (`name_0`), else what follows
+   * from the graph, else what is usual for open sizes.
+   */
+  room(name: string, most: number): number {
+    return this.symbols.given(`${name}_0`)?.max ?? (most <= MOST_DERIVED ? most : USUAL_ROOM);
   }
 
   /** A bound of a size over sizes that are not counted. */

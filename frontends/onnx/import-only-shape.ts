@@ -1,11 +1,14 @@
 /** ONNX operators on shapes and positions that have no object of their own here. */
 import type { Scalar } from '../../ir/dtype.ts';
+import type { Sym } from '../../ir/expr.ts';
 import { typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
 import { broadcastShapes } from '../../ir/ops/check.ts';
 import {
   add,
   cast,
+  ceil,
+  div,
   equal,
   floorDiv,
   floorMod,
@@ -19,11 +22,12 @@ import {
 } from '../../ir/ops/elementwise.ts';
 import { gather, gatherElements, oneHot, scatterElements } from '../../ir/ops/index.ts';
 import { topK } from '../../ir/ops/order.ts';
-import { concat, expand, iota, pad, reshape, slice, sliceAxis, split, transpose } from '../../ir/ops/shape.ts';
+import { concat, expand, iota, reshape, slice, sliceAxis, split, transpose } from '../../ir/ops/shape.ts';
 import { constant, projectAll, scalar } from '../../ir/ops/structural.ts';
 import * as s from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
-import { asExpr, type Dim, dim, type Shape, sameDim } from '../../ir/type.ts';
+import { asExpr, type Dim, dim, elements, type Shape, sameDim } from '../../ir/type.ts';
+import { type Range, rangeOf } from './bounds.ts';
 import type { Entries, Node, Results } from './node.ts';
 import { sizeValue, to } from './values.ts';
 
@@ -74,8 +78,24 @@ function reshapeNode(n: Node): Value {
     d === 0 && !keepZero ? (from[i] ?? n.fail(`size ${i} copies an axis that is not there`)) : d,
   );
   const open = sizes.indexOf(-1);
-  if (open < 0) return reshape([x], { shape: sizes });
-  return reshape([x], { shape: sizes.with(open, quotient(n, from, sizes.toSpliced(open, 1))) });
+  const shape = open < 0 ? sizes : sizes.with(open, quotient(n, from, sizes.toSpliced(open, 1)));
+  return shape.some(isCounted) && !sameDim(dim(elements(from)), dim(elements(shape)))
+    ? rearranged(x, shape)
+    : reshape([x], { shape });
+}
+
+const isCounted = (d: Dim): boolean => typeof d !== 'number' && s.symbolsOf(d).some((e) => (e.arg as Sym).counted);
+
+/** A reshape to sizes that the data decide, of which nothing but the file says that they hold the elements of `x`. */
+function rearranged(x: Value, shape: Shape): Value {
+  const flat = reshape([x], { shape: [dim(elements(typeOf(x).shape))] });
+  const rank = shape.length;
+  const places = shape.map((d, axis) => {
+    const along = iota([], { axis, shape: shape.map((_, i) => (i === axis ? d : 1)), dtype: 'i64' });
+    if (axis === rank - 1) return along;
+    return mul([along, sizeValue(dim(elements(shape.slice(axis + 1))), 'i64')]);
+  });
+  return gather([flat, expand([places.reduce((a, b) => add([a, b]))], { shape })], { axis: 0 });
 }
 
 /** A position of a slice limited to `low … size − high`, from the end when negative. */
@@ -197,36 +217,6 @@ function tileNode(n: Node): Value {
   return reshape([wide], { shape: shape.map((d, i) => dim(s.mul(asExpr(d), repeats[i]!))) });
 }
 
-const MODES: Readonly<Record<string, 'constant' | 'edge' | 'reflect' | 'wrap'>> = {
-  constant: 'constant',
-  edge: 'edge',
-  reflect: 'reflect',
-  wrap: 'wrap',
-};
-function padNode(n: Node): Value {
-  const x = n.value(0);
-  const { shape } = typeOf(x);
-  const word = n.string('mode', 'constant');
-  const mode = MODES[word] ?? n.fail(`mode "${word}" is not known`);
-  const old = n.opset < 11;
-  const amounts = (old ? n.intList(n.opset < 2 ? 'paddings' : 'pads') : n.ints(1)) ?? n.fail('pads are missing');
-  const known = old || !n.has(2) || n.item(2).constant() !== undefined;
-  const value = known ? ((old ? n.float('value', 0) : n.number(2)) ?? 0) : 0;
-  const axes = n.ints(3)?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
-  if (amounts.length !== 2 * axes.length || amounts.some((a) => !Number.isSafeInteger(a)))
-    n.fail(`pads [${amounts.join(', ')}] are not two numbers for each of ${axes.length} axes`, undefined, 'shape');
-  const [before, after] = [shape.map(() => 0), shape.map(() => 0)];
-  axes.forEach((axis, i) => {
-    before[axis] = amounts[i]!;
-    after[axis] = amounts[i + axes.length]!;
-  });
-  const padded = pad([x], { before, after, value, mode });
-  if (known || mode !== 'constant') return padded;
-  // The constant comes with the data: what was there says where it goes.
-  const there = pad([expand([scalar(1, 'bool')], { shape })], { before, after });
-  return select([there, padded, reshape([n.value(2)], { shape: [] })]);
-}
-
 function constantNode(n: Node): Value {
   const literal = (dtype: Scalar, values: readonly number[], shape: readonly number[]): Value =>
     constant([], { value: nd(dtype, shape, values) });
@@ -241,21 +231,42 @@ function constantNode(n: Node): Value {
 
 function rangeNode(n: Node): Value {
   const { dtype } = n.type(0);
-  const sizes = [0, 1, 2].map((i) => n.items[i]?.dims?.[0]);
-  const step = n.number(2) ?? n.fail('the step is missing', undefined, 'operand');
+  const [from, to] = [0, 1].map((i) => n.items[i]?.dims?.[0] ?? n.item(i).constant()?.data[0]) as (Dim | undefined)[];
+  const step = n.item(2).constant() ? n.number(2)! : undefined;
   if (step === 0) n.fail('its step is 0', undefined, 'attribute');
-  if (sizes.every((d) => typeof d !== 'number' || Number.isSafeInteger(d)) && sizes.every((d) => d !== undefined)) {
-    const [from, to] = sizes as [Dim, Dim];
-    const span = step > 0 ? s.sub(asExpr(to), from) : s.sub(asExpr(from), to);
-    const count = dim(s.max(s.ceildiv(span, Math.abs(step)), 0));
-    return counting(n.value(0), count, step, dtype, from === 0);
+  const whole = [from, to, step].every((d) => typeof d !== 'number' || Number.isSafeInteger(d));
+  if (from !== undefined && to !== undefined && step !== undefined) {
+    if (!whole && typeof from === 'number' && typeof to === 'number')
+      return counting(n.value(0), Math.max(0, Math.ceil((to - from) / step)), step, dtype, from === 0);
+    if (whole) {
+      const span = step > 0 ? s.sub(asExpr(to), from) : s.sub(asExpr(from), to);
+      const count = dim(s.max(s.ceildiv(span, Math.abs(step)), 0));
+      return counting(n.value(0), count, step, dtype, from === 0);
+    }
   }
-  const [from, to] = [0, 1].map((i) => n.number(i) ?? n.fail(`operand ${i} is missing`, undefined, 'operand')) as [
-    number,
-    number,
-  ];
-  return counting(n.value(0), Math.max(0, Math.ceil((to - from) / step)), step, dtype, from === 0);
+  // Ends whose range is stated are sizes.
+  if (from === 0 && step === 1 && to === undefined) {
+    const size = n.counting.stated(n.value(1), n.proto.inputs[1] ?? '');
+    if (size !== undefined) return counting(n.value(0), size, step, dtype, true);
+  }
+  return rangeOfData(n, dtype);
 }
+
+/** A range of which something comes with the data: as many of the numbers that there is room for as it asks for. */
+function rangeOfData(n: Node, dtype: Scalar): Value {
+  const [from, end, step] = [0, 1, 2].map((i) => reshape([n.value(i)], { shape: [] })) as [Value, Value, Value];
+  const [[least], [, most], [slow, fast]] = [from, end, step].map((v) => rangeOf(v, 0)) as [Range, Range, Range];
+  const [, top] = rangeOf(from, 0);
+  const [bottom] = rangeOf(end, 0);
+  const bound = slow > 0 ? (most - least) / slow : fast < 0 ? (top - bottom) / -fast : Infinity;
+  const room = n.counting.room(n.proto.outputs[0] ?? '', Math.max(0, Math.ceil(bound)));
+  const exact = dtype === 'f64' || dtype === 'i64' ? 'f64' : dtype === 'i32' ? 'f64' : 'f32';
+  const steps = ceil([div([sub([to(end, exact), to(from, exact)]), to(step, exact)])]);
+  const count = minimum([maximum([steps, scalar(0, exact)]), scalar(2 ** 30, exact)]);
+  const places = iota([], { axis: 0, shape: [room], dtype });
+  return n.cut([add([mul([places, step]), from])], to(count, 'i32'))[0]!;
+}
+
 function counting(from: Value, count: Dim, step: number, dtype: Scalar, fromZero: boolean): Value {
   const whole = iota([], { axis: 0, shape: [count], dtype });
   const scaled = step === 1 ? whole : mulBy(whole, step, dtype);
@@ -377,7 +388,6 @@ export const shapes: Entries = {
     return expand([x], { shape: broadcastShapes([typeOf(x).shape, n.dims(1) ?? []]) });
   },
   Tile: tileNode,
-  Pad: padNode,
   ConstantOfShape: (n) => {
     const value = n.tensor('value') ?? nd('f32', [1], [0]);
     return expand([scalar(value.data[0] ?? 0, value.dtype)], { shape: n.dims(0) ?? [] });
@@ -402,22 +412,6 @@ export const shapes: Entries = {
   ReverseSequence: reverseSequence,
   EyeLike: eyeLike,
   Mod: (n) => (n.int('fmod', 0) !== 0 ? rem(n.values()) : floorMod(n.values())),
-  CenterCropPad: (n) => {
-    const shape = n.shape(0);
-    const axes = n.intList('axes')?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
-    const wanted = n.ints(1) ?? [];
-    if (wanted.length !== axes.length || !wanted.every((w) => Number.isSafeInteger(w) && w >= 0))
-      n.fail(`sizes [${wanted.join(', ')}] do not go with ${axes.length} axes`, undefined, 'shape');
-    const [before, after] = [shape.map(() => 0), shape.map(() => 0)];
-    axes.forEach((axis, i) => {
-      const size = shape[axis]!;
-      if (typeof size !== 'number') n.fail('it needs fixed sizes');
-      const extra = wanted[i]! - (size as number);
-      before[axis] = extra >= 0 ? Math.floor(extra / 2) : -Math.floor(-extra / 2);
-      after[axis] = extra - before[axis]!;
-    });
-    return pad([n.value(0)], { before, after });
-  },
   Concat: (n) => {
     const axis = n.int('axis', n.opset < 4 ? 1 : undefined);
     return concat(n.values(), { axis });

@@ -1,17 +1,14 @@
 /** Convolution, pooling and resizing as ONNX spells them. */
 import { typeOf, type Value } from '../../ir/graph.ts';
-import { nd } from '../../ir/nd.ts';
 import { conv, convTranspose } from '../../ir/ops/conv.ts';
-import { abs, add, mul, pow } from '../../ir/ops/elementwise.ts';
-import { gather } from '../../ir/ops/index.ts';
+import { abs, mul, pow } from '../../ir/ops/elementwise.ts';
 import { avgPool, maxPool } from '../../ir/ops/pool.ts';
 import { reduceMax, reduceMean, reduceSum } from '../../ir/ops/reduce.ts';
 import { pad, sliceAxis } from '../../ir/ops/shape.ts';
-import { constant, scalar } from '../../ir/ops/structural.ts';
+import { scalar } from '../../ir/ops/structural.ts';
 import { windowAxes, windowCounts } from '../../ir/ops/window.ts';
 import { poolIndices } from './import-only-unpool.ts';
 import type { Entries, Entry, Node } from './node.ts';
-import { type ResizeAxis, resizeTaps } from './resize.ts';
 
 interface Window {
   readonly strides: readonly number[];
@@ -128,83 +125,6 @@ function globalNorm(x: Value, axes: readonly number[], n: Node): Value {
   return p === 1 ? sum : pow([sum, like(1 / p)]);
 }
 
-/** Positions of a resized axis: each has its terms worked out here. */
-const MOST_POSITIONS = 2 ** 20;
-
-/** Sizes and scales of the axes that change. */
-function resizeAxes(n: Node): readonly (ResizeAxis & { readonly axis: number })[] {
-  const shape = n.shape(0);
-  const old = n.proto.op === 'Upsample' || n.opset < 11;
-  const listed = n.intList('axes')?.map((a) => n.axis(a, shape.length)) ?? shape.map((_, i) => i);
-  const attribute = n.opset < 9 ? n.floatList('scales') : undefined;
-  const scales = attribute ?? n.ints(old ? 1 : 2);
-  const sizes = old ? undefined : n.ints(3);
-  const fixed = listed.map((axis) => {
-    const size = shape[axis]!;
-    return typeof size === 'number' ? size : undefined;
-  });
-  const policy = n.string('keep_aspect_ratio_policy', 'stretch');
-  let wanted = sizes?.length ? sizes : undefined;
-  let factors = wanted ? undefined : scales;
-  if (wanted && policy !== 'stretch') {
-    const ratios = wanted.map((w, i) => w / (fixed[i] ?? n.fail('it needs fixed sizes')));
-    const scale = policy === 'not_larger' ? Math.min(...ratios) : Math.max(...ratios);
-    factors = ratios.map(() => scale);
-    wanted = fixed.map((size) => Math.floor(size! * scale + 0.5));
-  }
-  const roi = n.string('coordinate_transformation_mode', 'half_pixel') === 'tf_crop_and_resize' ? n.ints(1) : undefined;
-  return listed.flatMap((axis, i) => {
-    const size = fixed[i];
-    const scale = factors?.[i];
-    if (size === undefined) return scale === 1 ? [] : n.fail(`axis ${axis} needs a fixed size to be resized`);
-    const out = wanted?.[i] ?? Math.floor(size * (scale ?? 1) + 1e-9);
-    if (!(Number.isSafeInteger(out) && out >= 0 && out <= MOST_POSITIONS))
-      n.fail(`axis ${axis} of size ${size} cannot become ${out}`, undefined, 'shape');
-    const range = roi && ([roi[i]!, roi[i + listed.length]!] as const);
-    if (out === size && (scale ?? 1) === 1 && !range) return [];
-    return [{ axis, size, out, scale: scale ?? out / size, ...(range && { roi: range }) }];
-  });
-}
-
-function resize(n: Node): Value {
-  const old = n.proto.op === 'Upsample' || n.opset < 11;
-  const mode = n.string('mode', 'nearest');
-  const how = {
-    mode: mode === 'bilinear' ? 'linear' : mode,
-    coordinates: old ? 'asymmetric' : n.string('coordinate_transformation_mode', 'half_pixel'),
-    nearest: old ? 'floor' : n.string('nearest_mode', 'round_prefer_floor'),
-    cubic: n.float('cubic_coeff_a', -0.75),
-    antialias: n.int('antialias', 0) !== 0,
-    excludeOutside: n.int('exclude_outside', 0) !== 0,
-    outside: n.float('extrapolation_value', 0),
-  };
-  if (!['nearest', 'linear', 'cubic'].includes(how.mode)) n.fail(`mode "${mode}" is not supported`);
-  const { dtype } = n.type(0);
-  return resizeAxes(n).reduce((x, at) => {
-    const { shape } = typeOf(x);
-    const taps = resizeTaps(at, how);
-    const vector = shape.map((_, i) => (i === at.axis ? at.out : 1));
-    const parts = taps.map(({ from, weights }) => {
-      const rows = gather([x, constant([], { value: nd('i32', [at.out], from) })], { axis: at.axis });
-      if (weights.every((w) => w === 1)) return rows;
-      return mul([rows, constant([], { value: nd(dtype, vector, weights) })]);
-    });
-    const sum = parts.reduce((a, b) => add([a, b]));
-    const rest = Array.from({ length: at.out }, (_, i) => 1 - taps.reduce((t, tap) => t + tap.weights[i]!, 0));
-    if (how.outside === 0 || rest.every((r) => Math.abs(r) < 1e-6)) return sum;
-    return add([
-      sum,
-      constant([], {
-        value: nd(
-          dtype,
-          vector,
-          rest.map((r) => r * how.outside),
-        ),
-      }),
-    ]);
-  }, n.value(0));
-}
-
 export const windows: Entries = {
   Conv: (n) => conv(n.values(), { ...windowOf(n, kernelOf(n)), groups: n.int('group', 1) }),
   ConvTranspose: convTransposeNode,
@@ -214,6 +134,4 @@ export const windows: Entries = {
   GlobalLpPool: global(globalNorm),
   GlobalAveragePool: global((x, axes) => reduceMean([x], { axes, keepdims: true })),
   GlobalMaxPool: global((x, axes) => reduceMax([x], { axes, keepdims: true })),
-  Resize: resize,
-  Upsample: resize,
 };

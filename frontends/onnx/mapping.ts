@@ -9,10 +9,12 @@ import { linear } from './import-only-linear.ts';
 import { losses } from './import-only-loss.ts';
 import { microsoft } from './import-only-microsoft.ts';
 import { normalization } from './import-only-norm.ts';
+import { pads } from './import-only-pad.ts';
 import { quantization } from './import-only-quantize.ts';
 import { randoms } from './import-only-random.ts';
 import { recurrent } from './import-only-recurrent.ts';
 import { reductions } from './import-only-reduce.ts';
+import { resizing } from './import-only-resize.ts';
 import { samples } from './import-only-sample.ts';
 import { scans } from './import-only-scan.ts';
 import { shapes } from './import-only-shape.ts';
@@ -30,10 +32,12 @@ const importOnly: Entries = {
   ...linear,
   ...microsoft,
   ...normalization,
+  ...pads,
   ...quantization,
   ...randoms,
   ...recurrent,
   ...reductions,
+  ...resizing,
   ...samples,
   ...scans,
   ...shapes,
