@@ -27,7 +27,9 @@ const withoutPromises: Plugin = {
   name: 'without promises',
   setup({ onResolve, onLoad }) {
     onResolve({ filter: /\/promises\.js$/ }, () => ({ path: 'promises', namespace: 'none' }));
-    onLoad({ filter: /.*/, namespace: 'none' }, () => ({ contents: 'export function checkOnes() {}' }));
+    onLoad({ filter: /.*/, namespace: 'none' }, () => ({
+      contents: 'export function checkOnes() {}export function keepOnes() {}',
+    }));
   },
 };
 /** Folders of files for bundles whose inputs promise nothing, and for the others. */

@@ -258,7 +258,7 @@ function port(name: string, v: Value, places: Places, doc: string): Port {
   const address = places.get(v);
   if (!address || !('b' in address)) throw new Error(`${name} has no buffer`);
   const { dtype, shape } = typeOf(v);
-  const binary = v.op.name === 'input' && v.attrs.binary === true && v.attrs.assumed !== true;
+  const binary = v.op.name === 'input' && v.attrs.binary === true;
   const ones = onesOf(v);
   return {
     name,

@@ -1,5 +1,5 @@
 /**
- * Checks inputs that promise how many of their elements are 1. Bundles without such inputs ship without this: see
+ * Inputs that promise how many of their elements are 1: checked, and kept where inputs are made up. Bundles without such inputs ship without this: see
  * `compiler/build-runtime.ts`.
  */
 import type { TensorData } from './api.ts';
@@ -31,5 +31,21 @@ export function checkOnes(port: Port, data: TensorData, shape: readonly number[]
     if (ones >= low && ones <= high) continue;
     const wanted = low === high ? `exactly ${low}` : `at least ${low}`;
     refuse(port, `has ${ones} ones in line ${line}`, `Its author promises ${wanted} in each line of ${width}.`);
+  }
+}
+
+/** Changes made-up elements until each line has as many ones as are promised. */
+export function keepOnes(port: Port, data: TensorData, shape: readonly number[], sizeOf: (size: Size) => number): void {
+  if (!port.ones) return;
+  const [low, high] = port.ones.map(sizeOf) as [number, number];
+  const width = shape.at(-1)!;
+  const [zero, one] = typeof data[0] === 'bigint' ? [0n, 1n] : [0, 1];
+  for (let start = 0; start < data.length; start += width) {
+    let ones = 0;
+    for (let i = start; i < start + width; i++) if (data[i]) ones++;
+    for (let i = start; i < start + width; i++) {
+      if (ones < low && !data[i]) [data[i], ones] = [one as never, ones + 1];
+      else if (ones > high && data[i]) [data[i], ones] = [zero as never, ones - 1];
+    }
   }
 }

@@ -1,6 +1,7 @@
 /** The inputs of recorded runs, the same when a bundle is compiled and when it is checked. */
-import type { Input, InputData, SelfTestResult, Tensor, TensorData } from './api.ts';
+import type { Input, SelfTestResult, Tensor, TensorData } from './api.ts';
 import { type ElementType, type Manifest, type SelfTest, sizeOf } from './manifest.ts';
+import { keepOnes } from './promises.ts';
 import { arrayClass } from './tensor.ts';
 
 /** 32 well-mixed bits of a 32-bit number (Prospecting for Hash Functions, Wellons 2018). */
@@ -49,13 +50,15 @@ export function fillInput(name: string, dtype: ElementType, count: number): Tens
 /** Every input of a recorded run. */
 export function selfTestInputs(manifest: Manifest, test: SelfTest): Record<string, Input> {
   const inputs: Record<string, Input> = {};
-  for (const { name, dtype, shape } of manifest.entries[test.entry]!.inputs) {
+  for (const port of manifest.entries[test.entry]!.inputs) {
+    const { name, dtype, shape } = port;
     const sizes = shape.map((size) => sizeOf(size, test.symbols));
-    const data: InputData = fillInput(
+    const data = fillInput(
       name,
       dtype,
       sizes.reduce((a, b) => a * b, 1),
     );
+    keepOnes(port, data, sizes, (size) => sizeOf(size, test.symbols));
     inputs[name] = { data, shape: sizes };
   }
   return inputs;

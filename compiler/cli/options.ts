@@ -1,5 +1,6 @@
 /** Options that several commands take, and how their text is read. */
 import type { Command } from 'commander';
+import type { Declaration, Observation } from '../../ir/interface.ts';
 import type { TargetName } from '../compile.ts';
 import type { SizeBound, SizeBounds } from '../narrow.ts';
 import { usage } from './terminal.ts';
@@ -9,6 +10,8 @@ export interface ModelOptions {
   readonly seed: number;
   readonly dim: SizeBounds;
   readonly export?: string;
+  readonly observe: Readonly<Record<string, Observation>>;
+  readonly declare: Readonly<Record<string, Declaration>>;
   readonly json: boolean;
 }
 
@@ -20,6 +23,18 @@ export function modelOptions(command: Command): Command {
     .option('--weights <path>', 'safetensors file, index or folder; default: seeded, or the folder’s own')
     .option('--seed <n>', 'seed of the weights where none are given', readCount('--seed'), 0)
     .option('--dim <name=size>', 'fix a size (batch=4) or narrow it (batch=1..8); may be repeated', readDim, {})
+    .option(
+      '--observe <output=rows>',
+      'rows of an output that are read: logits=last, state=cls, state=3, or state@attention_mask; may be repeated',
+      readObserve,
+      {},
+    )
+    .option(
+      '--declare <input=promise>',
+      'what callers promise of an input: mask=binary, mask=count:49, mask=at-least:1, joined by commas; may be repeated',
+      readDeclare,
+      {},
+    )
     .option('--export <name>', 'which model of a module that exports several')
     .option('--json', 'print one JSON document', false);
 }
@@ -41,6 +56,40 @@ export function readDim(text: string, before: SizeBounds): SizeBounds {
   if (Object.hasOwn(before, name!)) usage(`--dim ${name} is given twice`);
   const bound: SizeBound = last === undefined ? Number(first) : { min: Number(first), max: Number(last) };
   return { ...before, [name!]: bound };
+}
+
+export function readObserve(
+  text: string,
+  before: Readonly<Record<string, Observation>>,
+): Readonly<Record<string, Observation>> {
+  const found = /^([^=@]+)(?:@(.+)|=(cls|last|-?\d+))$/.exec(text);
+  if (!found)
+    return usage(
+      `--observe is "${text}"`,
+      'write --observe logits=last, --observe state=0 or --observe state@attention_mask',
+    );
+  const [, name, where, rows] = found;
+  if (Object.hasOwn(before, name!)) usage(`--observe ${name} is given twice`);
+  const said: Observation =
+    where !== undefined ? { where } : { rows: rows === 'cls' || rows === 'last' ? rows : Number(rows) };
+  return { ...before, [name!]: said };
+}
+
+export function readDeclare(
+  text: string,
+  before: Readonly<Record<string, Declaration>>,
+): Readonly<Record<string, Declaration>> {
+  const help = 'write --declare mask=binary, --declare mask=count:49 or --declare mask=binary,at-least:1';
+  const [, name, list] = /^([^=]+)=(.+)$/.exec(text) ?? usage(`--declare is "${text}"`, help);
+  const said: { binary?: boolean; count?: number; atLeast?: number } = { ...(before[name!] as object) };
+  for (const word of list!.split(',')) {
+    const [, key, n] = /^(count|at-least):(\d+)$/.exec(word) ?? [];
+    if (word === 'binary' || word === 'numbers') said.binary = word === 'binary';
+    else if (key === 'count') said.count = Number(n);
+    else if (key === 'at-least') said.atLeast = Number(n);
+    else usage(`--declare ${name} says "${word}"`, help);
+  }
+  return { ...before, [name!]: said };
 }
 
 /** Numbers separated by commas. */

@@ -6,8 +6,9 @@ import { init, type ModelGraph } from '../../frontends/dsl/index.ts';
 import { readWeights } from '../../frontends/weights/sharded.ts';
 import { checkWeights } from '../../frontends/weights/store.ts';
 import { modelFromHf } from '../../frontends/zoo/hf.ts';
-import { seededWeights, zoo } from '../../frontends/zoo/index.ts';
+import { seededWeights, zooFromText } from '../../frontends/zoo/index.ts';
 import { CompileError, fail } from '../../ir/diagnostic.ts';
+import { type Interface, withInterface } from '../../ir/interface.ts';
 import { didYouMean } from '../../ir/suggest.ts';
 import type { WeightStore } from '../../ir/weights.ts';
 import type { SizeBounds } from '../narrow.ts';
@@ -29,6 +30,8 @@ export interface SourceOptions {
   readonly seed?: number | undefined;
   readonly export?: string | undefined;
   readonly dim?: SizeBounds | undefined;
+  readonly observe?: Interface['observe'];
+  readonly declare?: Interface['declare'];
 }
 
 const MODULES = ['.ts', '.mts', '.js', '.mjs'];
@@ -40,9 +43,14 @@ const MODULES = ['.ts', '.mts', '.js', '.mjs'];
  *   fault; `weights` lists everything that is missing, extra, misshapen or NaN
  */
 export async function loadSource(source: string, options: SourceOptions = {}): Promise<LoadedSource> {
+  const loaded = await read(source, options);
+  return { ...loaded, model: withInterface(loaded.model, options) };
+}
+
+async function read(source: string, options: SourceOptions): Promise<LoadedSource> {
   if (options.export !== undefined && !MODULES.includes(extname(source)))
     usage(`--export names a model of a module, and ${source} is none`);
-  if (source.startsWith('zoo:')) return withWeights(zoo(source.slice('zoo:'.length)), options);
+  if (source.startsWith('zoo:')) return withWeights(zooFromText(source.slice('zoo:'.length)), options);
   const stat = statSync(source, { throwIfNoEntry: false });
   if (stat?.isDirectory()) return fromFolder(source, options);
   const kind = extname(source);

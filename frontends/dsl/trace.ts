@@ -41,13 +41,18 @@ export interface InputSpec<D extends Scalar = Scalar, S extends Shape = Shape> {
   readonly doc: string;
   /** Every element is 0 or 1. */
   readonly binary?: boolean;
+  /** Only by its name. */
+  readonly assumed?: boolean;
   readonly count?: Dim;
   readonly atLeast?: number;
 }
 /** What callers of a model promise of the elements of an input; checked whenever it is run. */
 export interface InputPromises {
-  /** Its numbers are all 0 or 1: then arithmetic that makes a mask of it is understood as one. Bools are anyway. */
-  readonly binary?: boolean;
+  /**
+   * Its numbers are all 0 or 1: then arithmetic that makes a mask of it is understood as one. Bools are anyway. Other numbers
+   * are refused; where that is only `assumed`, `compile` can be asked to compute what the model makes of them: `fallback`.
+   */
+  readonly binary?: boolean | 'assumed';
   /**
    * How many elements of each line along the last axis are 1: a number, or a size made by `dim`, which a run then takes from
    * the input. What is kept by such a mask is computed alone. `any`, the default, promises nothing.
@@ -75,7 +80,8 @@ export const input = <D extends Scalar, const S extends Shape>(
   dtype,
   shape,
   doc,
-  ...(binary && { binary }),
+  ...(binary !== false && { binary: true }),
+  ...(binary === 'assumed' && { assumed: true }),
   ...(count !== 'any' && { count }),
   ...(atLeast > 0 && { atLeast }),
 });

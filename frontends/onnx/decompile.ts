@@ -5,11 +5,13 @@ import { type Expr, exprNodes, type Sym } from '../../ir/expr.ts';
 import { type AttrValue, type Graph, graphValues, isGraph, typeOf, type Value } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import type { Nd } from '../../ir/nd.ts';
+import type { Dim } from '../../ir/type.ts';
 import { behind, type Line, type Loop, namesOf, type Plan, pattern, planOf } from './decompile-blocks.ts';
 import {
   callText,
   camel,
   constantText,
+  dimText,
   key,
   list,
   number,
@@ -226,9 +228,20 @@ class Decompiler {
   private inputs(g: Graph, docs = true): string {
     const parts = g.inputs.map((v) => {
       const { dtype, shape } = typeOf(v);
-      const { doc, binary } = v.attrs as { doc?: string; binary?: boolean };
-      const shown = (docs && doc) || binary ? `, ${quoted(doc ?? '')}` : '';
-      const promise = binary ? ', { binary: true }' : '';
+      const { doc, binary, assumed, count, atLeast } = v.attrs as {
+        doc?: string;
+        binary?: boolean;
+        assumed?: boolean;
+        count?: Dim;
+        atLeast?: number;
+      };
+      const said = [
+        ...(binary ? [`binary: ${assumed ? "'assumed'" : 'true'}`] : []),
+        ...(count === undefined ? [] : [`count: ${dimText(count, this.outer())}`]),
+        ...(atLeast ? [`atLeast: ${atLeast}`] : []),
+      ];
+      const shown = (docs && doc) || said.length > 0 ? `, ${quoted(doc ?? '')}` : '';
+      const promise = said.length > 0 ? `, { ${said.join(', ')} }` : '';
       return `${key(String(v.attrs.name))}: ${this.word('input')}(${quoted(dtype)}, ${shapeText(shape, this.outer())}${shown}${promise}),`;
     });
     return parts.length === 0 ? '{}' : `{\n${parts.join('\n')}\n}`;

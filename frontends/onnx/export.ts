@@ -6,6 +6,7 @@ import type { Sym } from '../../ir/expr.ts';
 import { type Graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import type { Model } from '../../ir/model.ts';
 import { printType } from '../../ir/print.ts';
+import { promisesOf } from '../../ir/promises.ts';
 import { symbolsOf } from '../../ir/scalar.ts';
 import { printSymbol } from '../../ir/text.ts';
 import { toFloat32, type WeightStore, type WeightTensor } from '../../ir/weights.ts';
@@ -102,13 +103,15 @@ function draftOf(model: Model, name: string, opset: number, { weights }: ExportO
 /** Ranges of all symbolic sizes, for which ONNX has names only. */
 function rangesOf(graph: Graph): Record<string, string> {
   const symbols = new Set<Sym>();
-  for (const v of graphValues(graph))
+  for (const v of [...graph.inputs, ...graphValues(graph)])
     for (const e of sizesIn(v)) for (const s of symbolsOf(e)) symbols.add(s.arg as Sym);
   return symbols.size === 0 ? {} : { [RANGES]: [...symbols].map(printSymbol).join(', ') };
 }
 function sizesIn(v: Value): Parameters<typeof symbolsOf>[0][] {
   const types = v.type.kind === 'tuple' ? v.type.items : [v.type];
-  return types.flatMap(({ shape }) => shape.flatMap((d) => (typeof d === 'number' ? [] : [d])));
+  const { count } = promisesOf(v);
+  const sizes = [...types.flatMap(({ shape }) => shape), ...(count === undefined ? [] : [count])];
+  return sizes.flatMap((d) => (typeof d === 'number' ? [] : [d]));
 }
 
 function initializer(param: Value, name: string, store: WeightStore | undefined): TensorDraft {

@@ -4,6 +4,7 @@ import { basename, dirname } from 'node:path';
 import { CompileError, fail } from '../../ir/diagnostic.ts';
 import { isInt, type Scalar } from '../../ir/dtype.ts';
 import { type Graph, graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
+import { type Interface, withInterface } from '../../ir/interface.ts';
 import type { Model } from '../../ir/model.ts';
 import { countOf, type Nd } from '../../ir/nd.ts';
 import { input, param, projectAll } from '../../ir/ops/structural.ts';
@@ -32,7 +33,7 @@ import {
   type OnnxTensor,
   type OnnxValueInfo,
 } from './proto.ts';
-import { isBinary, PRODUCER, RANGES, restoredValues, sourceOf, withGroups } from './provenance.ts';
+import { PRODUCER, promisesIn, RANGES, restoredValues, sourceOf, withGroups } from './provenance.ts';
 import { hiddenName, Scope } from './scope.ts';
 import { dense } from './sparse.ts';
 import { type DimRange, Symbols } from './symbols.ts';
@@ -53,6 +54,10 @@ export interface ImportOptions {
    * exporters call masks of tokens and pixels, such as `attention_mask`.
    */
   readonly binary?: readonly string[] | undefined;
+  /** What callers promise of inputs, by name: that they hold 0 and 1, and how many of a line are 1. */
+  readonly declare?: Interface['declare'];
+  /** Which rows of outputs are read, by name: `{ last_hidden_state: { where: 'attention_mask' }, logits: { rows: 'last' } }`. */
+  readonly observe?: Interface['observe'];
   /** Most trips of a loop whose number of trips is only known when it runs. */
   readonly maxTrips?: number | undefined;
   /** Folder in which external data may stand, when the model is given as bytes. Default: none may be read. */
@@ -97,7 +102,8 @@ const MASKS: readonly string[] = [
  */
 export function importOnnx(source: string | Uint8Array, options: ImportOptions = {}): ImportedModel {
   const { name, folder, proto } = readOnnx(source, options.folder);
-  return importLearning(proto, name, folder, options, new Agreement());
+  const imported = importLearning(proto, name, folder, options, new Agreement());
+  return { ...imported, model: withInterface(imported.model, options) };
 }
 
 /** Reads the file again for every fact about its sizes that shows on the way. */
@@ -258,11 +264,11 @@ class Importer implements Reading {
     if (!given) fail('rank', `${what} has no shape`, { help: 'give one in the option `shapes`' });
     const shape = given.map((d, axis) => this.symbols.size(d, `${info.name}_${axis}`));
     const known = isInt(dtype) && (this.options.binary ?? (this.own ? [] : MASKS)).includes(info.name);
-    const binary = isBinary(info) || known;
-    return countable(
-      input([], { name: info.name, dtype, shape, doc: info.doc, binary }, { name: info.name, loc: sourceOf(info) }),
-      what,
-    );
+    const said = promisesIn(info, (text) => this.symbols.size(text, info.name));
+    const binary = said.binary || known;
+    const assumed = said.assumed || (known && !said.binary && this.options.binary === undefined);
+    const attrs = { name: info.name, dtype, shape, doc: info.doc, ...said, binary, assumed };
+    return countable(input([], attrs, { name: info.name, loc: sourceOf(info) }), what);
   }
 
   private fixed(name: string, declared: Value): Item | undefined {

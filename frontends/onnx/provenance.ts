@@ -12,6 +12,7 @@ import { graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
 import { makeValue } from '../../ir/op.ts';
 import { constant, input, param, projectAll } from '../../ir/ops/structural.ts';
 import { parseGraph } from '../../ir/parse.ts';
+import { printDim } from '../../ir/print.ts';
 import { printGraph, printSymbol } from '../../ir/text.ts';
 import { type Dim, sameType } from '../../ir/type.ts';
 import { encodeModel, type NodeDraft } from './encode.ts';
@@ -23,8 +24,8 @@ export const PRODUCER = 'heddle';
 export const RANGES = 'heddle.sizes';
 /** Metadata of a node: the position in the model's source that made it. */
 const SOURCE = 'heddle.source';
-/** Metadata of an input: its elements are promised to be 0 or 1. */
-const BINARY = 'heddle.binary';
+/** Metadata of an input: what is promised of its elements. */
+const PROMISES = { binary: 'heddle.binary', count: 'heddle.count', atLeast: 'heddle.atLeast' } as const;
 const GROUP = 'heddle.group';
 const VALUE = 'heddle.value';
 const OPERANDS = 'heddle.operands';
@@ -52,10 +53,30 @@ export const sourceEntry = ({ loc }: Value): Readonly<Record<string, string>> | 
 /** What a file says of an input besides its type. */
 export const inputEntries = (v: Value): Readonly<Record<string, string>> => ({
   ...sourceEntry(v),
-  ...(v.attrs.binary === true && { [BINARY]: 'true' }),
+  ...(v.attrs.binary === true && { [PROMISES.binary]: v.attrs.assumed === true ? 'assumed' : 'true' }),
+  ...(v.attrs.count !== undefined && { [PROMISES.count]: printDim(v.attrs.count as Dim) }),
+  ...(Number(v.attrs.atLeast) > 0 && { [PROMISES.atLeast]: String(v.attrs.atLeast) }),
 });
-export const isBinary = ({ metadata }: { readonly metadata?: ReadonlyMap<string, string> }): boolean =>
-  metadata?.get(BINARY) === 'true';
+
+/**
+ * What a file promises of an input.
+ *
+ * @param sizeOf the size of that name in the graph that is being read
+ */
+export function promisesIn(
+  { metadata }: { readonly metadata?: ReadonlyMap<string, string> },
+  sizeOf: (name: string) => Dim,
+): { readonly binary: boolean; readonly assumed: boolean; readonly count: Dim | undefined; readonly atLeast: number } {
+  const [count, least] = [metadata?.get(PROMISES.count), metadata?.get(PROMISES.atLeast)];
+  const size = count === undefined ? undefined : /^\d+$/.test(count) ? Number(count) : sizeOf(count);
+  const binary = metadata?.get(PROMISES.binary);
+  return {
+    binary: binary === 'true' || binary === 'assumed',
+    assumed: binary === 'assumed',
+    count: size,
+    atLeast: /^\d+$/.test(least ?? '') ? Number(least) : 0,
+  };
+}
 
 /** Writes on the nodes of a value where they come from, and what they are together unless that is plain. */
 export function annotate(
