@@ -40,10 +40,11 @@ import { clip } from '../../frontends/zoo/clip.ts';
 import { gpt2 } from '../../frontends/zoo/gpt2.ts';
 import { mae } from '../../frontends/zoo/mae.ts';
 import { vit } from '../../frontends/zoo/vit.ts';
-import type { Graph } from '../../ir/graph.ts';
+import { type Graph, graphValues, typeOf } from '../../ir/graph.ts';
 import { type Nd, nd } from '../../ir/nd.ts';
 import { seeded } from '../../ir/ops/example.ts';
 import type { Dim } from '../../ir/type.ts';
+import type { WeightStore, WeightTensor } from '../../ir/weights.ts';
 import type { Params, Tensors } from './replay.ts';
 
 export interface TokenModel {
@@ -54,6 +55,8 @@ export interface TokenModel {
    * whatever the query is.
    */
   readonly spare?: Readonly<Record<string, number>>;
+  /** Why nothing is dropped though rows of some values are read by nobody. */
+  readonly kept?: string;
 }
 
 const WIDTH = 4;
@@ -245,6 +248,7 @@ export const TOKEN_MODELS: Readonly<Record<string, () => TokenModel>> = {
       model('hidden', { x: tokens(5), kept: padding(5) }, ({ x, kept }) => ({ y: blocks('b', 2, x, mask.keep(kept)) })),
     ),
     inputs: { x: floats(5, ENTRIES, 5, WIDTH), kept: KEPT },
+    kept: 'keys and values come from one product with the queries, of which every row is read',
   }),
   'tokens mixed before one is read': () => ({
     graph: entryOf(
@@ -266,3 +270,15 @@ export const TOKEN_MODELS: Readonly<Record<string, () => TokenModel>> = {
     inputs: { x: floats(5, ENTRIES, 5, WIDTH), at: nd('i64', [ENTRIES, 2], [1, 2, 0, 3]) },
   }),
 };
+
+/** The same parameters as a store that weights are written from. */
+export function modelWeights(graph: Graph): WeightStore {
+  const all = new Map<string, WeightTensor>();
+  for (const v of graphValues(graph)) {
+    if (v.op.name !== 'param') continue;
+    const name = String(v.attrs.name);
+    const { dtype, shape, data } = modelParams(name, typeOf(v));
+    all.set(name, { dtype, shape, bytes: new Uint8Array(Float32Array.from(data).buffer) });
+  }
+  return { source: 'made up', names: () => [...all.keys()], get: (name) => all.get(name) };
+}
