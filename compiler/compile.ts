@@ -21,8 +21,8 @@ import { withPossibleSizes } from './possible.ts';
 import { macsByLabel } from './report.ts';
 import { scheduleProgram } from './schedule-regions.ts';
 import { WASM_PLAIN, WASM_RELAXED } from './target.ts';
-import { BINDING_ALIGN, type LoweredForGpu, lowerForGpu, webGpuPart } from './webgpu-part.ts';
-import { WeightPlan } from './weights.ts';
+import { type LoweredForGpu, lowerForGpu, webGpuPart } from './webgpu-part.ts';
+import { type WeightOptions, WeightPlan } from './weights.ts';
 
 /** Stages of a compilation that take noticeable time, in order. */
 export type CompilePhase = 'passes' | 'kernels' | 'weights';
@@ -66,7 +66,7 @@ export interface PassOptions {
 
 export interface CompileOptions extends PassOptions {
   readonly weights: WeightStore;
-  /** How floats stand in the weight file; f16 is widened at load. Default `f32`. */
+  /** How floats stand in the weight file; f16 is widened when it is loaded, on WebGPU when it is read. Default `f32`. */
   readonly storage?: 'f32' | 'f16' | undefined;
 }
 
@@ -84,7 +84,7 @@ export function compile(model: Model, options: CompileOptions): Bundle {
   requireNames(model, store);
   const { entries, kernels, weights, at, webgpu } = lowerModel(model, options);
   onPhase?.('weights');
-  const packed = weights.write(store, storage, 'weights.bin', webgpu !== undefined);
+  const packed = weights.write(store, 'weights.bin');
   const wasm = joinModules('kernels.bin', kernels);
   const files = new Map<string, Uint8Array>([
     ['kernels.bin', wasm.bytes],
@@ -141,7 +141,7 @@ function wantsWebGpu(target: PassOptions['target']): boolean {
 }
 
 /** Everything of a compilation that needs no weights. @throws CompileError as `compile` does */
-export function lowerModel(model: Model, options: PassOptions): LoweredModel {
+export function lowerModel(model: Model, options: PassOptions & Pick<WeightOptions, 'storage'>): LoweredModel {
   const { symbols = {}, onPhase } = options;
   const both = wantsWebGpu(options.target);
   onPhase?.('passes');
@@ -152,7 +152,7 @@ export function lowerModel(model: Model, options: PassOptions): LoweredModel {
   const list = new KernelList();
   for (const { relaxed, plain } of scheduled) list.add(relaxed, plain);
   const kernels = list.print();
-  const weights = both ? new WeightPlan(BINDING_ALIGN) : new WeightPlan();
+  const weights = new WeightPlan({ webgpu: both, storage: options.storage });
   const entries = scheduled.map(
     (entry): CompiledEntry => ({ ...entry, plan: planEntry(entry.relaxed, weights, kernels.numberOf) }),
   );

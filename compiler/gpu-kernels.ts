@@ -6,8 +6,7 @@ import type { WgslKernel } from '../runtime/manifest.ts';
 import { copyKernel } from './gpu-copy.ts';
 import type { Stage } from './region.ts';
 import type { ScheduledProgram } from './schedule-regions.ts';
-import { printWgsl } from './wgsl.ts';
-import { type BindingLimits, EVERY_DEVICE } from './wgsl-access.ts';
+import { printWgsl, type WgslOptions } from './wgsl.ts';
 
 /** The sources of all kernels for one kind of device. */
 export interface ShaderSet {
@@ -33,13 +32,13 @@ interface Variant {
 }
 
 export class GpuKernelList {
-  private readonly limits: BindingLimits;
+  private readonly options: WgslOptions;
   private readonly added = new Map<Kernel, readonly Variant[]>();
   private readonly copies = new Set<Kernel>();
   private sets = 1;
 
-  constructor(limits: BindingLimits = EVERY_DEVICE) {
-    this.limits = limits;
+  constructor(options: WgslOptions = {}) {
+    this.options = options;
     for (const dtype of SCALARS) for (const weight of [false, true]) this.copies.add(copyKernel(dtype, weight));
   }
 
@@ -65,7 +64,7 @@ export class GpuKernelList {
     const known = new Map<string, number>();
     const numbers = new Map<Kernel, number>();
     const number = (variants: readonly Variant[]): number => {
-      const printed = variants.map(({ kernel, weights }) => printWgsl(kernel, (b) => weights.has(b), this.limits));
+      const printed = variants.map(({ kernel, weights }) => printWgsl(kernel, (b) => weights.has(b), this.options));
       const [plan, ...plans] = printed.map(({ kernel }) => JSON.stringify(kernel));
       if (plans.some((other) => other !== plan))
         throw new Error(`kernel ${variants[0]!.kernel.name} does not bind the same on all devices`);

@@ -8,9 +8,6 @@ import { planEntry } from './plan.ts';
 import { type ScheduledProgram, scheduleProgram } from './schedule-regions.ts';
 import type { WeightPlan } from './weights.ts';
 
-/** Of every weight in a bundle that WebGPU reads: what the offset of a binding is a multiple of. */
-export const BINDING_ALIGN = 256;
-
 /** Kinds of devices, what all of them can run first. */
 const TARGETS = [WEBGPU, WEBGPU_SUBGROUPS] as const;
 
@@ -23,7 +20,7 @@ export interface LoweredForGpu {
 
 /** @throws CompileError `unsupported` for what WGSL lacks */
 export function lowerForGpu(partitions: Readonly<Record<string, Partition>>, weights: WeightPlan): LoweredForGpu {
-  const list = new GpuKernelList();
+  const list = new GpuKernelList({ halves: weights.storage === 'f16' });
   const programs: Record<string, ScheduledProgram> = {};
   for (const [name, partition] of Object.entries(partitions)) {
     const all = TARGETS.map((target) => scheduleProgram(partition, target));
@@ -33,7 +30,7 @@ export function lowerForGpu(partitions: Readonly<Record<string, Partition>>, wei
   const shaders = list.print();
   const plans: Record<string, EntryPlan> = {};
   for (const [name, program] of Object.entries(programs))
-    plans[name] = planEntry(program, weights, shaders.numberOf, 'webgpu');
+    plans[name] = planEntry(program, weights.inFile, shaders.numberOf, 'webgpu');
   return { programs, plans, shaders };
 }
 

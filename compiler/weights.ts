@@ -8,7 +8,7 @@ import type { Nd } from '../ir/nd.ts';
 import { printType } from '../ir/print.ts';
 import { staticShape } from '../ir/type.ts';
 import { toFloat32, toHalf, type WeightStore } from '../ir/weights.ts';
-import type { WeightsInfo } from '../runtime/manifest.ts';
+import type { WeightSegment, WeightsInfo } from '../runtime/manifest.ts';
 import type { WeightPlaces } from './planner.ts';
 import { storedAs, type WeightLayout } from './region.ts';
 
@@ -16,9 +16,12 @@ import { storedAs, type WeightLayout } from './region.ts';
 const PANEL = 8;
 /** Of the weights of a bundle for WebAssembly alone; WebGPU binds buffers at multiples of 256 bytes. */
 const ALIGN = 64;
+const BINDING_ALIGN = 256;
 const MOST_BYTES = 2 ** 32;
 /** Bytes that are hashed at a time: the runtime holds four such blocks while it loads (two read, two copied). */
 const BLOCK = 1 << 19;
+
+const up = (bytes: number, multiple: number): number => Math.ceil(bytes / multiple) * multiple;
 
 type Data = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
 
@@ -27,76 +30,92 @@ type PairLayout = WeightLayout & { readonly kind: 'pairs' };
 interface Placed {
   readonly value: Value;
   readonly layout: WeightLayout;
-  readonly offset: number;
   readonly elements: number;
   readonly dtype: Scalar;
+  readonly stored: WeightSegment['stored'];
+  /** Bytes in the memory of WebAssembly, and where they start there. */
+  readonly bytes: number;
+  readonly offset: number;
+  /** Where they start in the file, and where they end. */
+  readonly from: number;
+  readonly end: number;
 }
 
+export interface WeightOptions {
+  /** How floats are stored: `f16` halves those of f32. Default `f32`. */
+  readonly storage?: 'f32' | 'f16' | undefined;
+  /** Whether WebGPU reads the file too, which binds weights at multiples of 256 bytes and has integers of 32 bits only. */
+  readonly webgpu?: boolean | undefined;
+}
+
+/** Gives weights places, in the memory of WebAssembly by `place` and in the file by `inFile`, and writes the file. */
 export class WeightPlan implements WeightPlaces {
+  /** Where weights stand in the file, as they do in the memory of a GPU. */
+  readonly inFile: WeightPlaces = { place: (value, layout) => this.entry(value, layout).from };
+  readonly storage: 'f32' | 'f16';
   private readonly placed = new Map<string, Placed>();
   private readonly keys = new WeightKeys();
   private readonly order: Placed[] = [];
+  private readonly webgpu: boolean;
   private readonly align: number;
-  /** Bytes of the weight memory so far. */
-  bytes = 0;
+  private bytes = 0;
 
-  /** @param align  of every weight in memory, in bytes */
-  constructor(align = ALIGN) {
-    this.align = align;
+  constructor({ storage = 'f32', webgpu = false }: WeightOptions = {}) {
+    this.storage = storage;
+    this.webgpu = webgpu;
+    this.align = webgpu ? BINDING_ALIGN : ALIGN;
   }
 
   place(value: Value, layout: WeightLayout): number {
+    return this.entry(value, layout).offset;
+  }
+
+  /**
+   * Tensors stand in the file as far apart as in memory (half as far, where they are stored as halves), so that neighbours
+   * are one segment: most models have a single one.
+   */
+  private entry(value: Value, layout: WeightLayout): Placed {
     const turned = layout.kind !== 'plain' && layout.transposed;
     const key = `${turned ? 'turned ' : ''}${layout.kind} ${this.keys.of(value)}`;
     const known = this.placed.get(key);
-    if (known) return known.offset;
+    if (known) return known;
     const { dtype, elements } = storedAs(value, layout);
-    const entry: Placed = { value, layout, offset: this.bytes, elements, dtype };
+    const stored = this.storage === 'f16' && dtype === 'f32' ? 'f16' : 'raw';
+    const wide = stored === 'f16' ? 2 : 1;
+    const [offset, bytes] = [this.bytes, elements * sizeOf(dtype)];
+    const last = this.order.at(-1);
+    const end = up(last?.end ?? 0, this.webgpu ? this.align : 2);
+    const from = last?.stored === stored ? last.from + (offset - last.offset) / wide : end;
+    const entry: Placed = { value, layout, elements, dtype, stored, bytes, offset, from, end: from + bytes / wide };
     this.placed.set(key, entry);
     this.order.push(entry);
-    this.bytes = Math.ceil((this.bytes + elements * sizeOf(dtype)) / this.align) * this.align;
+    this.bytes = offset + up(bytes, this.webgpu ? wide * this.align : this.align);
     if (!(this.bytes <= MOST_BYTES))
       fail('weights', `constants and weights take ${this.bytes} bytes, more than a WebAssembly memory of 4 GiB`, {
         notes: [`${value.name ?? value.op.name} : ${printType(value.type)}`],
       });
-    return entry.offset;
+    return entry;
   }
 
   /**
-   * The file's bytes and what the manifest says of them. `storage` f16 halves floats that fit it; others stay f32. Tensors
-   * stand in the file as far apart as in memory (half as far, where they are stored as halves), so that neighbours are
-   * one segment: most models have a single one.
+   * The file's bytes and what the manifest says of them.
    *
-   * @param words  whether a target of the bundle has integers of 32 bits only
-   * @throws CompileError `range` for a number that does not fit what it is stored in, or with `words` what it is read as
+   * @throws CompileError `range` for a number that does not fit what it is stored in, or on WebGPU what it is read as
    */
-  write(
-    store: WeightStore,
-    storage: 'f32' | 'f16',
-    file: string,
-    words = false,
-  ): { bytes: Uint8Array; info: WeightsInfo } {
-    const segments: { from: number; bytes: number; to: number; stored: 'raw' | 'f16' }[] = [];
-    const places: number[] = [];
-    let total = 0;
-    for (const p of this.order) {
-      const stored = storage === 'f16' && p.dtype === 'f32' ? 'f16' : 'raw';
-      const [element, wide] = stored === 'f16' ? [2, 2] : [sizeOf(p.dtype), 1];
+  write(store: WeightStore, file: string): { bytes: Uint8Array; info: WeightsInfo } {
+    const segments: { from: number; bytes: number; to: number; stored: WeightSegment['stored'] }[] = [];
+    for (const { from, end, offset, stored } of this.order) {
       const last = segments.at(-1);
-      const gap = last && last.stored === stored ? (p.offset - last.to) / wide - last.bytes : -1;
-      const at = gap >= 0 ? total + gap : total + (total % 2);
-      const bytes = p.elements * element;
-      if (last && gap >= 0) last.bytes = at + bytes - last.from;
-      else segments.push({ from: at, bytes, to: p.offset, stored });
-      places.push(at);
-      total = at + bytes;
+      if (last?.stored === stored) last.bytes = end - last.from;
+      else segments.push({ from, bytes: end - from, to: offset, stored });
     }
+    const total = this.order.at(-1)?.end ?? 0;
     const bytes = new Uint8Array(total);
-    for (const [i, p] of this.order.entries()) {
+    for (const p of this.order) {
       const packed = pack(evaluateStatic(p.value, store), p);
-      if (words && packed instanceof BigInt64Array) requireWords(packed, p);
-      const halved = storage === 'f16' && p.dtype === 'f32' ? halve(packed as Float32Array, p.value) : packed;
-      bytes.set(new Uint8Array(halved.buffer, halved.byteOffset, halved.byteLength), places[i]!);
+      if (this.webgpu && packed instanceof BigInt64Array) requireWords(packed, p);
+      const halved = p.stored === 'f16' ? halve(packed as Float32Array, p.value) : packed;
+      bytes.set(new Uint8Array(halved.buffer, halved.byteOffset, halved.byteLength), p.from);
     }
     const sha256 = (part: Uint8Array | string): string => createHash('sha256').update(part).digest('hex');
     let hashes = '';

@@ -3,7 +3,9 @@
  *
  * A buffer that is read four neighbours at a time is an array of vectors, as long as nobody writes less than a vector (two
  * invocations that write different parts of one vector would race). A kernel with more buffers than a stage may bind
- * takes the whole arena in one binding; a weight larger than a binding comes in pieces.
+ * takes the whole arena in one binding; a weight larger than a binding comes in pieces. Weights of halves stand two in a
+ * word, which every device can read: no feature is needed for half the memory and half the traffic. Whether a half below
+ * 2^-14 becomes zero is left to the device, as it is in all of WGSL.
  */
 import { sizeOf } from '../ir/dtype.ts';
 import { type Buffer, type Expr, exprNodes, type Lanes, type Sym } from '../ir/expr.ts';
@@ -92,14 +94,18 @@ export function placeBuffers(
   names: ReadonlyMap<Buffer, string>,
   options: {
     readonly isWeight: (b: Buffer) => boolean;
+    /** Weights that stand as halves. */
+    readonly pairs: ReadonlySet<Buffer>;
     readonly views: ReadonlyMap<Buffer, 1 | 4>;
     readonly limits: BindingLimits;
     readonly params: string;
   },
 ): Places {
-  const { isWeight, views, limits, params } = options;
+  const { isWeight, pairs, views, limits, params } = options;
   const global = buffers.filter((b) => b.space === 'global');
-  const pieces = new Map(global.filter(isWeight).map((b) => [b, piecesOf(b, limits.bindingBytes)]));
+  const pieces = new Map(
+    global.filter(isWeight).map((b) => [b, piecesOf(b, pairs.has(b) ? 2 : sizeOf(b.dtype), limits.bindingBytes)]),
+  );
   const weights = global.filter(isWeight);
   const arena = global.filter((b) => !isWeight(b));
   const weightBindings = weights.reduce((n, b) => n + pieces.get(b)!.length, 0);
@@ -124,26 +130,37 @@ export function placeBuffers(
     for (const b of list) {
       const offset = `at_${names.get(b)!}`;
       offsets.push(offset);
-      table.set(b, merged(b, whole, `${params}.${offset}`));
+      if (!pairs.has(b)) table.set(b, merged(b, whole, `${params}.${offset}`));
+      else readHalves(b, 1, (at) => `${whole}[${params}.${offset} + (${at})]`);
     }
+  };
+  const readHalves = (b: Buffer, lanes: 1 | 4, word: (at: string) => string): void => {
+    const name = `${names.get(b)!}_at`;
+    declarations.push(halfReader(name, lanes, word));
+    table.set(
+      b,
+      view(name, lanes, (element) => `${name}(${element})`),
+    );
   };
   for (const b of global) {
     if (isWeight(b) ? mergesWeights : mergesArena) continue;
     const name = names.get(b)!;
     const lanes = views.get(b)!;
-    const type = typeName(b.dtype, lanes);
+    const half = pairs.has(b);
+    const type = half ? (lanes === 1 ? 'u32' : 'vec2u') : typeName(b.dtype, lanes);
     const parts = pieces.get(b) ?? [];
     const arg = global.indexOf(b);
     if (parts.length > 1) {
       for (const [i, part] of parts.entries()) declare('read', `${name}_${i}`, type, { arg, ...part });
-      declarations.push(pieceReader(name, parts, type, lanes));
-      table.set(
-        b,
-        view(`${name}_at`, lanes, (element) => `${name}_at(${element})`),
-      );
+      const reader = half ? `${name}_words` : `${name}_at`;
+      declarations.push(pieceReader(reader, name, parts, type, half ? (lanes === 1 ? 4 : 8) : 4 * lanes));
+      const read = (element: string): string => `${reader}(${element})`;
+      if (half) readHalves(b, lanes, read);
+      else table.set(b, view(reader, lanes, read));
     } else {
       declare(isWeight(b) ? 'read' : 'read_write', name, type, { arg });
-      table.set(b, view(name, lanes));
+      if (half) readHalves(b, lanes, (at) => `${name}[${at}]`);
+      else table.set(b, view(name, lanes));
     }
   }
   if (mergesArena && arena.length > 0) merge(arena, 'arena');
@@ -153,26 +170,36 @@ export function placeBuffers(
 }
 
 /** Byte ranges that a binding can hold. */
-function piecesOf(b: Buffer, most: number): readonly { readonly from: number; readonly bytes: number }[] {
+function piecesOf(b: Buffer, each: number, most: number): readonly { readonly from: number; readonly bytes: number }[] {
   if (b.size.op !== 'const') return [{ from: 0, bytes: 0 }];
-  const bytes = (b.size.arg as number) * sizeOf(b.dtype);
+  const bytes = (b.size.arg as number) * each;
   const step = Math.floor(most / 256) * 256;
   const count = Math.max(1, Math.ceil(bytes / step));
   return Array.from({ length: count }, (_, i) => ({ from: i * step, bytes: Math.min(step, bytes - i * step) }));
 }
 
+/** @param size  bytes of what the function gives */
 function pieceReader(
+  reader: string,
   name: string,
   parts: readonly { readonly from: number; readonly bytes: number }[],
   type: string,
-  lanes: number,
+  size: number,
 ): string {
-  const first = (i: number): number => parts[i]!.from / (4 * lanes);
+  const first = (i: number): number => parts[i]!.from / size;
   const read = parts.map((_, i) => {
     const value = `${name}_${i}[i - ${first(i)}]`;
     return i === parts.length - 1 ? `return ${value};` : `if (i < ${first(i + 1)}) { return ${value}; }`;
   });
-  return `fn ${name}_at(i: i32) -> ${type} { ${read.join(' ')} }`;
+  return `fn ${reader}(i: i32) -> ${type} { ${read.join(' ')} }`;
+}
+
+/** One element or four, as f32. @param word  reads the words that hold them */
+function halfReader(reader: string, lanes: 1 | 4, word: (at: string) => string): string {
+  if (lanes === 1) return `fn ${reader}(i: i32) -> f32 { return unpack2x16float(${word('i >> 1u')})[i & 1]; }`;
+  const words = `let words = ${word('i')};`;
+  const four = 'vec4f(unpack2x16float(words.x), unpack2x16float(words.y))';
+  return `fn ${reader}(i: i32) -> vec4f { ${words} return ${four}; }`;
 }
 
 const LANES = 'xyzw';

@@ -97,7 +97,7 @@ class Rewriter {
   buffer(b: Buffer): Buffer {
     const known = this.#buffers.get(b);
     if (known) return known;
-    const raw = this.#isWeight(b) && !isWord(b.dtype);
+    const raw = this.#isPacked(b);
     const size = raw ? ceildiv(mul(b.size, sizeOf(b.dtype)), 4) : b.size;
     const access = this.#written.has(b) || b.space !== 'global' ? 'readwrite' : 'read';
     const made: Buffer = {
@@ -108,6 +108,11 @@ class Rewriter {
     };
     this.#buffers.set(b, made);
     return made;
+  }
+
+  /** Whether elements are taken apart here; how halves of a weight are read is where they are bound (`wgsl-access.ts`). */
+  #isPacked(b: Buffer): boolean {
+    return this.#isWeight(b) && !isWord(b.dtype) && b.dtype !== 'f16';
   }
 
   stmt(s: Stmt): Stmt {
@@ -210,7 +215,7 @@ class Rewriter {
   #load(e: Expr, at: Expr): Expr {
     const from = e.arg as Buffer;
     const to = this.buffer(from);
-    if (this.#isWeight(from) && !isWord(from.dtype)) {
+    if (this.#isPacked(from)) {
       if (e.lanes === 1) return unpacked(from.dtype, to, at);
       return vec(Array.from({ length: e.lanes }, (_, j) => unpacked(from.dtype, to, add(at, j))));
     }

@@ -19,18 +19,21 @@ export interface WgslShader {
   readonly features: readonly string[];
 }
 
+export interface WgslOptions {
+  /** Default: what every device binds. */
+  readonly limits?: BindingLimits | undefined;
+  /** Whether weights of f32 stand in their file as halves. Default false. */
+  readonly halves?: boolean | undefined;
+}
+
 /**
  * Prints one kernel.
  *
  * @param isWeight  which of its global buffers are read from the weights, where elements stand as in the weight file
  * @throws CompileError `unsupported` for f64; Error for a kernel that is not one `grid.x` loop
  */
-export function printWgsl(
-  kernel: Kernel,
-  isWeight: (b: Buffer) => boolean,
-  limits: BindingLimits = EVERY_DEVICE,
-): WgslShader {
-  return new ShaderPrinter(kernel, isWeight, limits).print();
+export function printWgsl(kernel: Kernel, isWeight: (b: Buffer) => boolean, options: WgslOptions = {}): WgslShader {
+  return new ShaderPrinter(kernel, isWeight, options).print();
 }
 
 class ShaderPrinter {
@@ -49,16 +52,23 @@ class ShaderPrinter {
   #lines: string[] = [];
   #indent = '  ';
 
-  constructor(kernel: Kernel, isWeight: (b: Buffer) => boolean, limits: BindingLimits) {
+  constructor(
+    kernel: Kernel,
+    isWeight: (b: Buffer) => boolean,
+    { limits = EVERY_DEVICE, halves = false }: WgslOptions,
+  ) {
     const legal = legalizeForWgsl(kernel, isWeight);
     this.#kernel = legal.kernel;
     const weights = new Set(legal.buffers.filter((_, i) => isWeight(kernel.buffers[i]!)));
+    const isHalf = ({ dtype }: Buffer): boolean => dtype === 'f16' || (halves && dtype === 'f32');
+    const pairs = new Set(legal.buffers.filter((b, i) => weights.has(b) && isHalf(kernel.buffers[i]!)));
     for (const b of legal.buffers) this.#buffers.set(b, this.#names.fresh(b.name));
     this.#params = kernel.params.map((p) => this.#names.fresh((p.arg as Sym).name));
     kernel.params.forEach((p, i) => void this.#text.set(p, `params.${this.#params[i]!}`));
     this.#views = viewsOf(legal.kernel);
     this.#places = placeBuffers(legal.buffers, this.#buffers, {
       isWeight: (b) => weights.has(b),
+      pairs,
       views: this.#views,
       limits,
       params: 'params',

@@ -197,7 +197,7 @@ export interface WgslFile {
 
 /**
  * The same entries for WebGPU, over the same weight file. Every element of the arena is a 32-bit word: floats as f32,
- * signed integers as i32, unsigned ones and bools as u32. Weights stand as in WebAssembly's memory. Addresses have no
+ * signed integers as i32, unsigned ones and bools as u32. Weights stand as in their file. Addresses have no
  * `at` and no scratch; there are no `Copy` steps; `chunk` means nothing; a branch looks at a word.
  */
 export interface WebGpuPart {

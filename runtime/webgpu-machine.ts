@@ -54,7 +54,6 @@ export class Machine {
       );
       const filling = GpuWeights.create(gpu, part, info).then(async (weights) => {
         await loadWeights(source, info, weights.take, signal, (loaded) => progress('weights', loaded, info.bytes));
-        weights.finish();
         return weights;
       });
       filling.catch(() => {});
@@ -63,7 +62,7 @@ export class Machine {
       return new Machine(gpu, weights, {
         pipelines,
         weights: weights.ranges,
-        starts: weightStarts(part, info.memory),
+        starts: weightStarts(part, info.bytes),
         limits: gpu.device.limits,
       });
     } catch (error) {

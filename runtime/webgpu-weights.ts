@@ -1,11 +1,11 @@
-/** Weights in GPU buffers: where each starts, and how the file's blocks get there. */
+/** Weights in GPU buffers, which hold the weight file as it is: where each starts, and how blocks get there. */
 import { HeddleError } from './error.ts';
 import type { WebGpuPart, WeightsInfo } from './manifest.ts';
 import { eachLaunch } from './webgpu-check.ts';
 import { type Gpu, USAGE } from './webgpu-device.ts';
-import { place, type TakeBlock } from './weights.ts';
+import type { TakeBlock } from './weights.ts';
 
-/** A part of the weight memory that one GPU buffer holds. */
+/** A part of the weight file that one GPU buffer holds. */
 export interface WeightRange {
   readonly from: number;
   readonly bytes: number;
@@ -15,10 +15,10 @@ export interface WeightRange {
 export const BINDING_ALIGN = 256;
 
 /**
- * Bytes of the weight memory at which a kernel's binding starts, in order, and the end of the memory; beyond it where a
- * weight without elements stands there.
+ * Bytes of the file at which a kernel's binding starts, in order, and its end, a multiple of 16; beyond it where a weight
+ * without elements stands there.
  */
-export function weightStarts(part: WebGpuPart, memory: number): number[] {
+export function weightStarts(part: WebGpuPart, file: number): number[] {
   const starts = new Set<number>();
   for (const { steps } of Object.values(part.entries))
     eachLaunch(steps, ({ kernel, args }) => {
@@ -28,13 +28,13 @@ export function weightStarts(part: WebGpuPart, memory: number): number[] {
         if (arg !== undefined && 'from' in binding && 'w' in arg) starts.add(arg.w + binding.from);
       }
     });
-  starts.add(starts.has(memory) ? memory + BINDING_ALIGN : memory);
   starts.add(0);
+  starts.add(Math.max(Math.ceil(file / 16) * 16, ...[...starts].map((start) => start + 16)));
   return [...starts].sort((a, b) => a - b);
 }
 
 /**
- * Cuts the weight memory into buffers of at most `most` bytes, at places where a binding starts.
+ * Cuts the weight file into buffers of at most `most` bytes, at places where a binding starts.
  *
  * @throws HeddleError `memory` for a weight that no buffer can hold
  */
@@ -67,9 +67,6 @@ export class GpuWeights {
   readonly ranges: readonly WeightRange[];
   readonly buffers: readonly GPUBuffer[];
   readonly #gpu: Gpu;
-  /** Bytes short of a word, of a segment that continues in the next block. */
-  #rest = new Uint8Array(0);
-  #restAt = 0;
   #ahead = 0;
 
   private constructor(gpu: Gpu, ranges: readonly WeightRange[], buffers: readonly GPUBuffer[]) {
@@ -80,7 +77,7 @@ export class GpuWeights {
 
   /** Makes the buffers. @throws HeddleError `memory` */
   static async create(gpu: Gpu, part: WebGpuPart, info: WeightsInfo): Promise<GpuWeights> {
-    const ranges = cutWeights(weightStarts(part, info.memory), gpu.device.limits.maxBufferSize);
+    const ranges = cutWeights(weightStarts(part, info.bytes), gpu.device.limits.maxBufferSize);
     // Steps may look at a word of them.
     const usage = USAGE.storage | USAGE.copyTarget | USAGE.copySource;
     const buffers: GPUBuffer[] = [];
@@ -88,57 +85,22 @@ export class GpuWeights {
     return new GpuWeights(gpu, ranges, buffers);
   }
 
-  /** Takes what a block of the file holds of a segment: see `loadWeights`. */
-  readonly take: TakeBlock = async (segment, block, start) => {
-    const first = Math.max(segment.from, start);
-    const last = Math.min(segment.from + segment.bytes, start + block.length);
-    if (first >= last) return;
-    if (segment.stored === 'raw') {
-      return this.#write(segment.to + first - segment.from, block.subarray(first - start, last - start));
+  /** Takes a block of the file: see `loadWeights`. */
+  readonly take: TakeBlock = async (block, start) => {
+    let whole = block;
+    if (block.length % 4 !== 0) {
+      whole = new Uint8Array(block.length + 4 - (block.length % 4));
+      whole.set(block);
     }
-    const to = segment.to + 2 * (first - segment.from);
-    const wide = new Uint8Array(2 * (last - first));
-    place(segment, block, start, wide, to);
-    return this.#write(to, wide);
-  };
-
-  /** Takes bytes that stand at `to` of the weight memory, those of one segment in their order. */
-  async #write(to: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    let [at, data] = [to, bytes];
-    if (this.#rest.length > 0) {
-      if (this.#restAt + this.#rest.length === to) {
-        data = new Uint8Array(this.#rest.length + bytes.length);
-        data.set(this.#rest);
-        data.set(bytes, this.#rest.length);
-        at = this.#restAt;
-        this.#rest = new Uint8Array(0);
-      } else this.finish();
+    const { device } = this.#gpu;
+    for (const [i, { from, bytes }] of this.ranges.entries()) {
+      const [first, last] = [Math.max(start, from), Math.min(start + whole.length, from + Math.ceil(bytes / 16) * 16)];
+      if (first < last) device.queue.writeBuffer(this.buffers[i]!, first - from, whole, first - start, last - first);
     }
-    const whole = data.length & ~3;
-    this.#rest = data.slice(whole);
-    this.#restAt = at + whole;
-    this.#put(at, data.subarray(0, whole));
+    this.#ahead += whole.length;
     if (this.#ahead < AHEAD) return;
     this.#ahead = 0;
-    this.#gpu.device.queue.submit([]);
-    await this.#gpu.race(this.#gpu.device.queue.onSubmittedWorkDone());
-  }
-
-  /** Writes what is left over. */
-  finish(): void {
-    if (this.#rest.length === 0) return;
-    const word = new Uint8Array(4);
-    word.set(this.#rest);
-    this.#rest = new Uint8Array(0);
-    this.#put(this.#restAt, word);
-  }
-
-  #put(at: number, data: Uint8Array<ArrayBuffer>): void {
-    this.#ahead += data.length;
-    for (const [i, { from, bytes }] of this.ranges.entries()) {
-      const [first, last] = [Math.max(at, from), Math.min(at + data.length, from + Math.ceil(bytes / 16) * 16)];
-      if (first >= last) continue;
-      this.#gpu.device.queue.writeBuffer(this.buffers[i]!, first - from, data, first - at, last - first);
-    }
-  }
+    device.queue.submit([]);
+    await this.#gpu.race(device.queue.onSubmittedWorkDone());
+  };
 }

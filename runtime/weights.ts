@@ -22,30 +22,21 @@ export function widened(): Uint32Array {
   return table;
 }
 
-/** Takes what `block`, standing at byte `start` of the file, holds of a segment. */
-export type TakeBlock = (segment: WeightSegment, block: Uint8Array<ArrayBuffer>, start: number) => Promise<void>;
+/** Takes a block of the file, which stands at byte `start` of it. */
+export type TakeBlock = (block: Uint8Array<ArrayBuffer>, start: number) => Promise<void>;
 
-/**
- * Copies what `block`, standing at byte `start` of the file, holds of a segment to its place in `memory`, which starts at
- * byte `base` of the weight memory.
- */
-export function place(
-  segment: WeightSegment,
-  block: Uint8Array<ArrayBuffer>,
-  start: number,
-  memory: Uint8Array,
-  base = 0,
-): void {
+/** Copies what `block`, standing at byte `start` of the file, holds of a segment to its place in `memory`. */
+function place(segment: WeightSegment, block: Uint8Array<ArrayBuffer>, start: number, memory: Uint8Array): void {
   const from = Math.max(segment.from, start);
   const to = Math.min(segment.from + segment.bytes, start + block.length);
   if (from >= to) return;
   if (segment.stored === 'raw') {
-    memory.set(block.subarray(from - start, to - start), segment.to + from - segment.from - base);
+    memory.set(block.subarray(from - start, to - start), segment.to + from - segment.from);
     return;
   }
   const wide = widened();
   const halves = new Uint16Array(block.buffer, from - start, (to - from) / 2);
-  const at = memory.byteOffset + segment.to + 2 * (from - segment.from) - base;
+  const at = memory.byteOffset + segment.to + 2 * (from - segment.from);
   const out = new Uint32Array(memory.buffer, at, halves.length);
   for (let i = 0; i < halves.length; i++) out[i] = wide[halves[i]!]!;
 }
@@ -53,8 +44,8 @@ export function place(
 /**
  * Fills `memory` from the weight file: one pass, in blocks, hashing one block while the next is read.
  *
- * @param memory    `info.memory` bytes, at an address that is a multiple of 4; or what takes the blocks instead, each
- *                  segment's in order
+ * @param memory    `info.memory` bytes, at an address that is a multiple of 4; or what takes the blocks instead, in
+ *                  their order
  * @param progress  called with the bytes read so far
  * @throws HeddleError `integrity` naming the file; `source`; or the signal's reason
  */
@@ -115,9 +106,9 @@ export async function loadWeights(
       next = read(i + 1);
       next.catch(() => {});
       while (first < segments.length && segments[first]!.from + segments[first]!.bytes <= start) first++;
-      for (let s = first; !direct && s < segments.length && segments[s]!.from < start + got; s++) {
-        if (taken) await memory(segments[s]!, block, start);
-        else place(segments[s]!, block, start, memory);
+      if (taken) await memory(block, start);
+      for (let s = first; !direct && !taken && s < segments.length && segments[s]!.from < start + got; s++) {
+        place(segments[s]!, block, start, memory as Uint8Array);
       }
       progress(start + got);
     }

@@ -2,9 +2,10 @@
  * Goldens of WGSL: `tests/golden/wgsl/*.ir` hold a graph above `// expect` and the shaders that it becomes below, a line
  * `// next` between them. The kernels are interpreted, barriers and races included, and nothing is blessed that disagrees
  * with the reference. A comment `// shared` above the graph asks for the kernels of large sizes at small ones, `// subgroups`
- * for those of devices that have such.
+ * for those of devices that have such, `// halves` for those that read weights stored as halves.
  */
 import { WEBGPU } from '../../compiler/gpu-target.ts';
+import { roundTo } from '../../ir/dtype.ts';
 import { evaluate } from '../../ir/evaluate.ts';
 import type { Sym } from '../../ir/expr.ts';
 import type { Graph, Value } from '../../ir/graph.ts';
@@ -24,15 +25,17 @@ export function expectedShaders(text: string, file: string): string {
   const source = text.slice(comment.length).split(/^\/\/ expect$/m)[0]!;
   const [graph] = parseGraphs(source, file);
   if (!graph) throw new Error(`${file}: no graph stands above "// expect"`);
+  const halves = /^\/\/ halves$/m.test(comment);
+  const stored = (x: Nd): Nd => (halves ? { ...x, data: x.data.map((v) => roundTo('f16', v)) } : x);
   const params = new Map(
     graphValues(graph)
       .filter((v) => v.op.name === 'param')
-      .map((v) => [String(v.attrs.name), filled(v, String(v.attrs.name))]),
+      .map((v) => [String(v.attrs.name), stored(filled(v, String(v.attrs.name)))]),
   );
   const inputs = Object.fromEntries(graph.inputs.map((v) => [String(v.attrs.name), filled(v, String(v.attrs.name))]));
   const base = /^\/\/ shared$/m.test(comment) ? SHARED : WEBGPU;
   const target = { ...base, subgroups: /^\/\/ subgroups$/m.test(comment) };
-  const program = compileForGpu(graph, { store: storeOf(params), target });
+  const program = compileForGpu(graph, { store: storeOf(params), target, storage: halves ? 'f16' : 'f32' });
   check(graph, inputs, params, program.host(inputs), file);
   return `${comment}${printGraph(graph)}// expect\n${program.shaders.sets[0]!.sources.join('// next\n')}`;
 }

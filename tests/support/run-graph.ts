@@ -43,7 +43,7 @@ export function compileGraph(graph: Graph, store: WeightStore = NO_WEIGHTS): Run
   const weights = new WeightPlan();
   const numbers = new Map(kernels.relaxed.map((k, i) => [k, i]));
   const plan = planEntry(relaxed, weights, (kernel) => numbers.get(kernel)!);
-  const { bytes, info } = weights.write(store, 'f32', 'weights.bin');
+  const { bytes, info } = weights.write(store, 'weights.bin');
   const image = new Uint8Array(info.memory);
   for (const s of info.segments) image.set(bytes.subarray(s.from, s.from + s.bytes), s.to);
   const instances = new Map<Engine, WasmModuleCode>();

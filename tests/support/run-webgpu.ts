@@ -50,41 +50,35 @@ export interface GpuProgram {
 
 export function compileForGpu(
   graph: Graph,
-  options: { readonly store?: WeightStore; readonly target?: GpuTarget; readonly limits?: BindingLimits } = {},
+  options: {
+    readonly store?: WeightStore;
+    readonly target?: GpuTarget;
+    readonly limits?: BindingLimits;
+    readonly storage?: 'f32' | 'f16';
+  } = {},
 ): GpuProgram {
-  const { store = NO_WEIGHTS, target = WEBGPU } = options;
+  const { store = NO_WEIGHTS, target = WEBGPU, limits, storage = 'f32' } = options;
   const scheduled = scheduleProgram(partition(decompose(graph)), target);
-  const list = new GpuKernelList(options.limits);
+  const list = new GpuKernelList({ limits, halves: storage === 'f16' });
   list.add([scheduled]);
   const shaders = list.print();
-  const weights = new WeightPlan();
+  const weights = new WeightPlan({ storage, webgpu: true });
   const byNumber = new Map<number, Kernel>();
   const number = (kernel: Kernel): number => {
     const n = shaders.numberOf(kernel);
     if (!byNumber.has(n)) byNumber.set(n, kernel);
     return n;
   };
-  const plan = planEntry(scheduled, aligned(weights), number, 'webgpu');
-  const { bytes, info } = weights.write(store, 'f32', 'weights.bin');
-  const image = new Uint8Array(info.memory);
-  for (const s of info.segments) image.set(bytes.subarray(s.from, s.from + s.bytes), s.to);
+  const plan = planEntry(scheduled, weights.inFile, number, 'webgpu');
+  const { bytes: image } = weights.write(store, 'weights.bin');
   return {
     scheduled,
     plan,
     shaders,
-    host: (inputs, watch, subgroups) => new HostRun(plan, byNumber, image, inputs, watch, subgroups).outputs(),
+    host: (inputs, watch, subgroups) =>
+      new HostRun(plan, byNumber, { image, storage }, inputs, watch, subgroups).outputs(),
     device: (device, inputs) => new DeviceRun(device, plan, shaders, image, inputs).outputs(),
   };
-}
-
-/** Weights at multiples of 256 bytes, where bindings may start. */
-function aligned(weights: WeightPlan): WeightPlan {
-  const place = weights.place.bind(weights);
-  weights.place = (value, layout) => {
-    weights.bytes = Math.ceil(weights.bytes / 256) * 256;
-    return place(value, layout);
-  };
-  return weights;
 }
 
 /** Sizes of symbols by the shapes of inputs; those that no input names take their default. */
@@ -126,7 +120,7 @@ async function walk(
 class HostRun {
   readonly #plan: EntryPlan;
   readonly #kernels: ReadonlyMap<number, Kernel>;
-  readonly #image: Uint8Array;
+  readonly #weights: { readonly image: Uint8Array; readonly storage: 'f32' | 'f16' };
   readonly #symbols: Record<string, number>;
   readonly #memory: Float64Array[];
   readonly #watch: Watch;
@@ -135,7 +129,7 @@ class HostRun {
   constructor(
     plan: EntryPlan,
     kernels: ReadonlyMap<number, Kernel>,
-    image: Uint8Array,
+    weights: { readonly image: Uint8Array; readonly storage: 'f32' | 'f16' },
     inputs: Inputs,
     watch: Watch = (numbers) => numbers,
     subgroups?: Subgroups,
@@ -144,7 +138,7 @@ class HostRun {
     this.#watch = watch;
     this.#plan = plan;
     this.#kernels = kernels;
-    this.#image = image;
+    this.#weights = weights;
     this.#symbols = bindSymbols(plan, inputs);
     this.#memory = plan.buffers.map(({ bytes }) => new Float64Array(sizeOf(bytes, this.#symbols) / 4).fill(Number.NaN));
     for (const port of plan.inputs) this.#memory[port.buffer]!.set(inputs[port.name]!.data);
@@ -180,6 +174,11 @@ class HostRun {
     return this.#memory[address.b]!;
   }
 
+  #decode(at: number, dtype: Scalar, size: number): Float64Array {
+    const { image, storage } = this.#weights;
+    return decode(image, at, dtype === 'f32' ? storage : dtype, size);
+  }
+
   #launch(launch: Launch): void {
     const kernel = this.#kernels.get(launch.kernel)!;
     const params = new Map<Expr, number>();
@@ -196,7 +195,7 @@ class HostRun {
     global.forEach((b, i) => {
       const size = evaluateIndex(b.size, value);
       const at = launch.args[i]!;
-      buffers.set(b, this.#watch('w' in at ? decode(this.#image, at.w, b.dtype, size) : this.#at(at)));
+      buffers.set(b, this.#watch('w' in at ? this.#decode(at.w, b.dtype, size) : this.#at(at)));
     });
     for (const b of kernel.buffers) if (b.space !== 'global') evaluateIndex(b.size, value);
     const grid = sizeOf(launch.grid, this.#symbols);

@@ -6,7 +6,7 @@
 import { isFloat, type Scalar, sizeOf } from '../../../ir/dtype.ts';
 import type { Expr } from '../../../ir/expr.ts';
 import type { Block, SubgroupOp } from '../../../ir/kernel.ts';
-import { add, ceildiv, literal, lt, min, mul, select, sub, variable } from '../../../ir/scalar.ts';
+import { add, ceildiv, literal, lt, max, min, mul, select, sub, variable } from '../../../ir/scalar.ts';
 
 export class Members {
   private readonly most: number;
@@ -38,7 +38,7 @@ export class Members {
     if (idle && !identity) throw new Error(`${this.most} invocations may be too many for ${count} values`);
     const first = idle ? select(lt(rank, count), value(min(rank, count - 1)), identity!) : value(rank);
     const part = block.var('part', first);
-    block.for('s', 1, ceildiv(sub(count, rank), members), (s, body) =>
+    block.for('s', 1, ceildiv(max(sub(count, rank), 0), members), (s, body) =>
       body.set(part, join(part, value(body.let('i', add(rank, mul(s, members)))))),
     );
     return block.subgroup(name, op, part);
