@@ -80,7 +80,7 @@ export class RowKeeper {
       return this.ids.restore(this.at(value, own), own.rows, own, scalar(this.#fill, typeOf(value).dtype));
     }
     if (sameLabel(own, label))
-      return restrict(this, value, label) ?? this.ids.take(this.#whole(value), label.rows, label);
+      return this.#restricted(value, label) ?? this.ids.take(this.#whole(value), label.rows, label);
     const cheap = !this.#statics.has(value) && CHEAP.has(value.op.name) && value.inputs.length > 0;
     // What stands in for a row that does not exist need not be among those held.
     if (own && own.axis === label.axis && label.rows.exact && rowsWithin(label.rows, own.rows)) {
@@ -94,6 +94,12 @@ export class RowKeeper {
       if (restricted) return restricted;
     }
     return this.ids.take(this.at(value), label.rows, label);
+  }
+
+  /** The op on the rows of a label; a sum that counts on zeros has to put them in place first, over all rows. */
+  #restricted(value: Value, label: Label): Value | undefined {
+    if (value.op.name === 'reduce_sum' && this.#mayDiffer(value.inputs[0]!)) return undefined;
+    return restrict(this, value, label);
   }
 
   /** A value of all rows from operands of all rows, unless the op can read rows that are kept. */
