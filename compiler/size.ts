@@ -1,6 +1,7 @@
 /** Size expressions of the IR in the form the manifest stores. */
 import type { Expr, Sym } from '../ir/expr.ts';
 import { symbolsOf } from '../ir/scalar.ts';
+import { boundsOf } from '../ir/simplify.ts';
 import { asExpr, type Dim } from '../ir/type.ts';
 import type { Size, SymbolInfo } from '../runtime/manifest.ts';
 
@@ -22,7 +23,10 @@ export function sizeOf(d: Dim): Size {
   if (e.op === 'sym') return (e.arg as Sym).name;
   const operator = OPERATORS[e.op];
   if (!operator) throw new Error(`a size may not use ${e.op}`);
-  return [operator, sizeOf(e.args[0]!), sizeOf(e.args[1]!)];
+  const [a, b] = [sizeOf(e.args[0]!), sizeOf(e.args[1]!)];
+  // The manifest's % takes its sign from the left operand; a floored remainder has that of the right one.
+  if (e.op === 'floormod' && boundsOf(e.args[0]!)[0] < 0) return ['-', a, ['*', b, ['/', a, b]]];
+  return [operator, a, b];
 }
 
 /** The symbols that sizes mention, each once; not those that the program counts itself. */

@@ -53,6 +53,8 @@ export interface ModelSpec {
   readonly nodes: readonly NodeSpec[];
   readonly inputs: readonly onnxProto.onnx.IValueInfoProto[];
   readonly outputs: readonly string[];
+  /** Element type of the outputs; FLOAT when absent. */
+  readonly outputType?: number;
   readonly initializers?: readonly TensorSpec[];
   readonly opset?: number;
   readonly functions?: readonly onnxProto.onnx.IFunctionProto[];
@@ -71,7 +73,7 @@ export function encodeModel(spec: ModelSpec): Uint8Array {
       name: 'test',
       node: [...nodes],
       input: [...inputs],
-      output: outputs.map((name) => value(name, undefined)),
+      output: outputs.map((name) => value(name, undefined, spec.outputType)),
       initializer: [...initializers],
     },
     functions: [...functions],

@@ -3,13 +3,13 @@ import test from 'ava';
 import onnxProto from 'onnx-proto';
 import * as ort from 'onnxruntime-node';
 import { compile } from '../compiler/compile.ts';
-import { importOnnx } from '../frontends/onnx/index.ts';
+import { type ImportOptions, importOnnx } from '../frontends/onnx/index.ts';
 import { ndOf } from '../frontends/onnx/tensor.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { countOf, type Nd, nd } from '../ir/nd.ts';
 import { seeded } from '../ir/ops/example.ts';
 import { open } from '../runtime/open.ts';
-import { type NodeSpec, node, value } from './onnx-kit.ts';
+import { encodeModel, type ModelSpec, type NodeSpec, node, value } from './onnx-kit.ts';
 
 const { onnx } = onnxProto;
 export type Kind = 'f32' | 'f64' | 'u8' | 'i8' | 'i32' | 'i64' | 'bool';
@@ -148,8 +148,12 @@ async function onOrt(bytes: Uint8Array, fed: Readonly<Record<string, Nd>>): Prom
   return Object.fromEntries(Object.entries(results).map(([name, x]) => [name, x.data as ArrayLike<number | bigint>]));
 }
 
-async function onWasm(bytes: Uint8Array, fed: Readonly<Record<string, Nd>>): Promise<Data> {
-  const { model, weights } = importOnnx(bytes);
+async function onWasm(
+  bytes: Uint8Array,
+  fed: Readonly<Record<string, Nd>>,
+  options: ImportOptions = {},
+): Promise<Data> {
+  const { model, weights } = importOnnx(bytes, options);
   const session = await open(compile(model, { weights }), { threads: 1 });
   const inputs = Object.fromEntries(
     Object.entries(fed).map(([name, x]) => [
@@ -163,8 +167,8 @@ async function onWasm(bytes: Uint8Array, fed: Readonly<Record<string, Nd>>): Pro
   return data;
 }
 
-function interpreted(bytes: Uint8Array, fed: Readonly<Record<string, Nd>>): Data {
-  const { model, weights } = importOnnx(bytes);
+function interpreted(bytes: Uint8Array, fed: Readonly<Record<string, Nd>>, options: ImportOptions = {}): Data {
+  const { model, weights } = importOnnx(bytes, options);
   const results = evaluate(model.entries.main!, {
     inputs: fed,
     params: (name) => ndOf(weights.get(name)!),
@@ -212,6 +216,28 @@ export function check(title: string, cases: () => readonly Case[]): void {
       t.is(difference(c, await onWasm(bytes, fed), want, shapes), undefined, `${c.op}, case ${i}, WebAssembly`);
     }
   });
+}
+
+/** A test that runs whole models in onnxruntime, in the interpreter and on WebAssembly, each on several inputs. */
+export function checkModels(title: string, models: () => readonly ModelCase[]): void {
+  test(title, async (t) => {
+    for (const { spec, runs, options, tolerance } of models()) {
+      const bytes = encodeModel(spec);
+      const c: Case = { op: '', inputs: [], ...(tolerance === undefined ? {} : { tolerance }) };
+      for (const fed of runs) {
+        const want = await onOrt(bytes, fed);
+        const what = `${spec.nodes.map((x) => x.opType).join(' ')} on ${Object.values(fed).map((x) => `[${x.shape.join()}]`)}`;
+        t.is(difference(c, interpreted(bytes, fed, options), want, {}), undefined, `${what}: interpreter`);
+        t.is(difference(c, await onWasm(bytes, fed, options), want, {}), undefined, `${what}: WebAssembly`);
+      }
+    }
+  });
+}
+export interface ModelCase {
+  readonly spec: ModelSpec;
+  readonly runs: readonly Readonly<Record<string, Nd>>[];
+  readonly options?: ImportOptions;
+  readonly tolerance?: number;
 }
 
 /** An operand that is part of the model. */

@@ -101,6 +101,10 @@ export function onSizes(n: Node, run: (items: readonly (Item | undefined)[]) => 
   if (items.some((item) => !item.dims)) return undefined;
   if (Object.hasOwn(COMPARISONS, op)) return compared(items, COMPARISONS[op]!);
   if (Object.hasOwn(ARITHMETIC, op)) return combined(items, ARITHMETIC[op]!);
+  if (op === 'Neg') {
+    const negated = n.item(0).dims!.map((d) => dim(s.sub(0, asExpr(d))));
+    return [sizesItem(n.type(0).dtype, n.shape(0) as readonly number[], negated)];
+  }
   if (WHOLE.includes(op)) {
     const dtype = op === 'Cast' ? n.dtype('to')! : op === 'CastLike' ? n.type(1).dtype : n.type(0).dtype;
     if (!isInt(dtype) && !isFloat(dtype)) return undefined;

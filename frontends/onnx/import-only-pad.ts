@@ -1,8 +1,19 @@
 /** Pad and CenterCropPad: amounts that are numbers, follow from open sizes, or come with the data. */
 import { typeOf, type Value } from '../../ir/graph.ts';
-import { and, floorMod, greaterEqual, less, maximum, minimum, mul, select, sub } from '../../ir/ops/elementwise.ts';
+import {
+  add,
+  and,
+  floorMod,
+  greaterEqual,
+  less,
+  maximum,
+  minimum,
+  mul,
+  select,
+  sub,
+} from '../../ir/ops/elementwise.ts';
 import { gather } from '../../ir/ops/index.ts';
-import { expand, iota, pad, reshape } from '../../ir/ops/shape.ts';
+import { concat, expand, iota, pad, reshape } from '../../ir/ops/shape.ts';
 import { scalar } from '../../ir/ops/structural.ts';
 import * as s from '../../ir/scalar.ts';
 import { boundsOf } from '../../ir/simplify.ts';
@@ -42,7 +53,13 @@ function padNode(n: Node): Value {
     return [...open, ...rest.map((axis) => ({ axis, before: before[axis]!, after: after[axis]! }))].reduce((y, at) => {
       const size = typeOf(y).shape[at.axis]!;
       const out = dim(s.add(s.add(asExpr(size), at.before), at.after));
-      return paddedAxis(y, at.axis, at.before, boundsOf(asExpr(out))[0] < 0 ? dim(s.max(out, 0)) : out, mode, fill);
+      return paddedAxis(
+        y,
+        at.axis,
+        { ...at, out: boundsOf(asExpr(out))[0] < 0 ? dim(s.max(out, 0)) : out },
+        mode,
+        fill,
+      );
     }, x);
   }
   const padded = pad([x], { before, after, value, mode });
@@ -52,13 +69,27 @@ function padNode(n: Node): Value {
   return select([there, padded, reshape([n.value(2)], { shape: [] })]);
 }
 
+interface Amounts {
+  readonly before: Dim;
+  /** Undefined where the size afterwards decides it. */
+  readonly after?: Dim;
+  readonly out: Dim;
+}
+
 /** Positions `before`, `before − 1`, … in front of an axis that becomes `out` long; negative amounts cut. */
-function paddedAxis(x: Value, axis: number, before: Dim, out: Dim, mode: string, fill: Value): Value {
+function paddedAxis(x: Value, axis: number, { before, after, out }: Amounts, mode: string, fill: Value): Value {
   const { shape } = typeOf(x);
   const i64 = (v: number): Value => scalar(v, 'i64');
   const size = sizeValue(shape[axis]!, 'i64');
   const last = sub([size, i64(1)]);
-  const at = sub([iota([], { axis: 0, shape: [out], dtype: 'i64' }), sizeValue(before, 'i64')]);
+  const count = (d: Dim): Value => iota([], { axis: 0, shape: [d], dtype: 'i64' });
+  // Sizes that are counted must be asked for one by one.
+  const apart = after !== undefined && [before, after].every((d) => boundsOf(asExpr(d))[0] >= 0);
+  const at = apart
+    ? concat([sub([count(before), sizeValue(before, 'i64')]), count(shape[axis]!), add([count(after), size])], {
+        axis: 0,
+      })
+    : sub([count(out), sizeValue(before, 'i64')]);
   const rows = (position: Value): Value => gather([x, maximum([minimum([position, last]), i64(0)])], { axis });
   if (mode === 'wrap') return rows(floorMod([at, maximum([size, i64(1)])]));
   if (mode === 'reflect') {
@@ -96,7 +127,7 @@ function centerCropPad(n: Node): Value {
       const extra = s.sub(asExpr(out), shape[axis]!);
       const half = (e: typeof extra): typeof extra => s.floordiv(s.max(e, 0), 2);
       const first = dim(s.sub(half(extra), half(s.sub(0, extra))));
-      return paddedAxis(x, axis, first, out, 'constant', scalar(0, typeOf(x).dtype));
+      return paddedAxis(x, axis, { before: first, out }, 'constant', scalar(0, typeOf(x).dtype));
     },
     pad([n.value(0)], { before, after }),
   );

@@ -278,9 +278,20 @@ function oneHotNode(n: Node): Value {
   const indices = n.value(0);
   const { dtype } = typeOf(indices);
   const depth = n.dims(1)?.[0] ?? n.fail('the depth is missing');
-  const values = n.constant(2) ?? n.fail('the values are missing', undefined, 'operand');
-  if (values.data.length !== 2) n.fail(`it takes two values, not ${values.data.length}`, undefined, 'shape');
+  if (!n.has(2)) n.fail('the values are missing', undefined, 'operand');
+  const values = n.item(2).constant();
+  if (dim(elements(n.shape(2))) !== 2) n.fail('it takes two values', undefined, 'shape');
   const whole = dtype === 'i32' || dtype === 'i64' ? indices : cast([indices], { to: 'i64' });
+  if (isCounted(depth) || !values) {
+    const rank = n.rank(0) + 1;
+    const at = n.axis(n.int('axis', -1), rank);
+    const place = to(whole, 'i64');
+    const up = select([less([place, scalar(0, 'i64')]), add([place, sizeValue(depth, 'i64')]), place]);
+    const beside = reshape([up], { shape: n.shape(0).toSpliced(at, 0, 1) });
+    const ids = iota([], { axis: at, shape: new Array<Dim>(rank).fill(1).with(at, depth), dtype: 'i64' });
+    const value = (i: number): Value => reshape([sliceAxis(n.value(2), 0, i, i + 1)], { shape: [] });
+    return select([equal([beside, ids]), value(1), value(0)]);
+  }
   const [off, on] = values.data as unknown as [number, number];
   return oneHot([whole], { depth, axis: n.int('axis', -1), on, off, dtype: values.dtype });
 }
@@ -349,6 +360,18 @@ function squeezeNode(n: Node): Value {
   return reshape([x], { shape: shape.filter((_, i) => !axes.includes(i)) });
 }
 
+function expandNode(n: Node): Value {
+  const x = n.value(0);
+  const { shape } = typeOf(x);
+  const wanted = n.dims(1) ?? [];
+  // A size that comes with the data is 1 or the axis's own where that is more than 1.
+  const target = wanted.map((d, i) => {
+    const own = shape[shape.length - wanted.length + i];
+    return isCounted(d) && own !== undefined && boundsOf(asExpr(own))[0] > 1 ? own : d;
+  });
+  return expand([x], { shape: broadcastShapes([shape, target]) });
+}
+
 export const shapes: Entries = {
   Identity: (n) => n.value(0),
   Constant: constantNode,
@@ -383,10 +406,7 @@ export const shapes: Entries = {
   },
   Split: splitNode,
   Slice: sliceNode,
-  Expand: (n) => {
-    const x = n.value(0);
-    return expand([x], { shape: broadcastShapes([typeOf(x).shape, n.dims(1) ?? []]) });
-  },
+  Expand: expandNode,
   Tile: tileNode,
   ConstantOfShape: (n) => {
     const value = n.tensor('value') ?? nd('f32', [1], [0]);
