@@ -58,7 +58,10 @@ export const asWritten = (x: number, dtype: Scalar): number => {
 
 /** Equal up to the rounding of f32 constants. */
 export const near = (a: number, b: number, tolerance = 1e-5): boolean =>
-  a === b || Math.abs(a - b) <= tolerance * Math.max(Math.abs(a), Math.abs(b));
+  a === b || (Number.isFinite(a - b) && Math.abs(a - b) <= tolerance * Math.max(Math.abs(a), Math.abs(b)));
+
+/** How far a constant of that type may be from the number that its author meant: its rounding, and a little for what is computed. */
+export const slackOf = (dtype: Scalar): number => (dtype === 'f16' ? 2 ** -10 : dtype === 'bf16' ? 2 ** -7 : 1e-5);
 
 /**
  * Values that depend on parameters and constants alone and have static sizes: their bytes are known when a bundle is made.

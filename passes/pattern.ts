@@ -5,14 +5,15 @@
  * value; graphs are in canonical form, so equal values are one object.
  */
 import type { OpDef, Value } from '../ir/core.ts';
-import { sigmoid, tanh } from '../ir/ops/elementwise-activation.ts';
+import { typeOf } from '../ir/graph.ts';
+import { hardSigmoid, relu, sigmoid, softplus, tanh } from '../ir/ops/elementwise-activation.ts';
 import { add, div, equal, maximum, minimum, mul, pow, select, sub } from '../ir/ops/elementwise-binary.ts';
-import { erf, exp, log, neg, reciprocal, rsqrt, sqrt } from '../ir/ops/elementwise-unary.ts';
+import { clamp, erf, exp, log, neg, reciprocal, rsqrt, sqrt } from '../ir/ops/elementwise-unary.ts';
 import { matmul } from '../ir/ops/linear.ts';
 import { rmsNorm, softmax } from '../ir/ops/norm.ts';
 import { reduceMax, reduceMean, reduceSum } from '../ir/ops/reduce.ts';
 import { concat, expand, reshape, slice, transpose } from '../ir/ops/shape.ts';
-import { type AnyOp, near, uniformOf } from './facts.ts';
+import { type AnyOp, near, slackOf, uniformOf } from './facts.ts';
 
 /** What has been captured so far, and the values that the pattern itself covers. */
 export class Matching {
@@ -69,14 +70,16 @@ export const number = <N extends string>(name: N): Pattern<Readonly<Record<N, nu
   },
 });
 
-/** A constant of that number, up to the rounding of f32. */
+/** A constant of that number, up to the rounding of its type. */
 export const exactly = (x: number): Pattern<Nothing> => ({
   ops: undefined,
   match: (value, _, next) => {
     const found = uniformOf(value);
-    return found !== undefined && near(found, x) && next();
+    return found !== undefined && near(found, x, slackIn(value)) && next();
   },
 });
+
+const slackIn = (v: Value): number => slackOf(typeOf(v).dtype);
 
 /** The first of several patterns that lets the whole match succeed. */
 export const oneOf = <A extends readonly Pattern[]>(...choices: A): Pattern<CapturesOf<A[number]>> => ({
@@ -125,6 +128,10 @@ export const p = {
   erf: of(erf),
   tanh: of(tanh),
   sigmoid: of(sigmoid),
+  hardSigmoid: of(hardSigmoid),
+  softplus: of(softplus),
+  relu: of(relu),
+  clamp: of(clamp),
   sqrt: of(sqrt),
   rsqrt: of(rsqrt),
   reciprocal: of(reciprocal),
@@ -144,35 +151,60 @@ export const p = {
 /**
  * A product of factors in any order and association, times a constant: `product(0.5, x, y)` matches `(x · 0.5) · y`,
  * `x · (y ÷ 2)`, and so on. Name the most particular factor first.
+ *
+ * @param constant the number, or a name under which the number that stands there is captured
  */
-export const product = <const A extends readonly Pattern[]>(constant: number, ...factors: A): Pattern<All<A>> => {
+export function product<const A extends readonly Pattern[]>(constant: number, ...factors: A): Pattern<All<A>>;
+export function product<N extends string, const A extends readonly Pattern[]>(
+  constant: N,
+  ...factors: A
+): Pattern<All<A> & Readonly<Record<N, number>>>;
+export function product(constant: number | string, ...factors: readonly Pattern[]): Pattern {
+  const settles = (scale: number, slack: number, m: Matching, next: () => boolean): boolean =>
+    typeof constant === 'string' ? m.bind(constant, scale, next) : near(scale, constant, slack) && next();
   const walk = (
     todo: readonly Value[],
     left: readonly Pattern[],
     scale: number,
+    slack: number,
     m: Matching,
     next: () => boolean,
   ): boolean => {
     const [value, ...rest] = todo;
-    if (!value) return left.length === 0 && near(scale, constant) && next();
+    if (!value) return left.length === 0 && settles(scale, slack, m, next);
     const x = uniformOf(value);
-    if (x !== undefined) return walk(rest, left, scale * x, m, next);
+    if (x !== undefined) return walk(rest, left, scale * x, Math.max(slack, slackIn(value)), m, next);
     // Every value that is no constant needs a factor of its own.
     if (todo.filter((v) => uniformOf(v) === undefined).length > left.length) return false;
+    // A constant that is asked for is taken out before the rest of a product passes for a factor.
+    if (typeof constant === 'string' && apart(value, rest, left, scale, slack, m, next)) return true;
     for (const [i, factor] of left.entries())
-      if (factor.match(value, m, () => walk(rest, left.toSpliced(i, 1), scale, m, next))) return true;
-    if (value.op === mul.def) return m.cover(value, () => walk([...value.inputs, ...rest], left, scale, m, next));
+      if (factor.match(value, m, () => walk(rest, left.toSpliced(i, 1), scale, slack, m, next))) return true;
+    return apart(value, rest, left, scale, slack, m, next);
+  };
+  const apart = (
+    value: Value,
+    rest: readonly Value[],
+    left: readonly Pattern[],
+    scale: number,
+    slack: number,
+    m: Matching,
+    next: () => boolean,
+  ): boolean => {
+    if (value.op === mul.def)
+      return m.cover(value, () => walk([...value.inputs, ...rest], left, scale, slack, m, next));
     if (value.op !== div.def) return false;
-    const divisor = uniformOf(value.inputs[1]!);
-    return (
-      divisor !== undefined && m.cover(value, () => walk([value.inputs[0]!, ...rest], left, scale / divisor, m, next))
-    );
+    const [over, by] = value.inputs as [Value, Value];
+    const divisor = uniformOf(by);
+    const wider = Math.max(slack, slackIn(by));
+    return divisor !== undefined && m.cover(value, () => walk([over, ...rest], left, scale / divisor, wider, m, next));
   };
   return {
     ops: [mul.def, div.def],
-    match: (value, m, next) => (value.op === mul.def || value.op === div.def) && walk([value], factors, 1, m, next),
+    match: (value, m, next) =>
+      (value.op === mul.def || value.op === div.def) && walk([value], factors, 1, slackOf('f32'), m, next),
   };
-};
+}
 
 /** Matches a value; undefined when it does not. */
 export function matchValue(pattern: Pattern, value: Value): Matching | undefined {

@@ -3,7 +3,7 @@ import { CompileError, fail } from '../ir/diagnostic.ts';
 import { isFloat } from '../ir/dtype.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Expr, Sym } from '../ir/expr.ts';
-import type { Graph, Value } from '../ir/graph.ts';
+import { type Graph, graphValues, type Value } from '../ir/graph.ts';
 import { countOf, type Nd, nd } from '../ir/nd.ts';
 import { seeded } from '../ir/ops/example.ts';
 import { keepingPromises, promisesOf } from '../ir/promises.ts';
@@ -14,7 +14,8 @@ export interface ValidateOptions {
   /**
    * Largest difference between two results, as a fraction of the largest finite element of the output. Default 1e-5:
    * the interpreter computes in f64, but constants of a graph are f32, so formulas that are equal on paper differ by
-   * some 1e-7 a layer. Integers and booleans must be equal.
+   * some 1e-7 a layer. Where a graph rounds to halves, two roundings of those: a pass may leave one out. Integers and
+   * booleans must be equal.
    */
   readonly tolerance?: number;
   /** Sizes of symbols by name; others get small sizes that differ from each other. */
@@ -23,6 +24,13 @@ export interface ValidateOptions {
   /** The elements of parameters whose content passes may look at; the others are seeded. */
   readonly contents?: ((param: string) => Nd | undefined) | undefined;
 }
+
+/** What two roundings to the coarsest type that a graph casts to change, as a fraction; 0 where it casts to no halves. */
+export const roundingIn = (graph: Graph): number =>
+  graphValues(graph).reduce((most, { op, attrs }) => {
+    const rounding = op.name !== 'cast' ? 0 : attrs.to === 'f16' ? 2 ** -10 : attrs.to === 'bf16' ? 2 ** -7 : 0;
+    return Math.max(most, rounding);
+  }, 0);
 
 type Outputs = Readonly<Record<string, Nd>>;
 
@@ -44,7 +52,8 @@ export class Validator {
   /** @throws CompileError `internal` naming `pass` and the first element that differs */
   check(graph: Graph, pass: string): void {
     const found = this.#run(graph, this.#integers);
-    const problem = difference(this.#expected, found, this.#options.tolerance ?? 1e-5);
+    const tolerance = this.#options.tolerance ?? Math.max(1e-5, roundingIn(this.#graph));
+    const problem = difference(this.#expected, found, tolerance);
     if (problem)
       fail('internal', `pass ${pass} changed what graph ${graph.name} computes: ${problem}`, {
         notes: [
