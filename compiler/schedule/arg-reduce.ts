@@ -79,7 +79,13 @@ function twoPasses({ region }: ScheduleContext, block: Block, size: Expr, x: (n:
   return position.total(block);
 }
 
-/** Whether a later element takes the place of the best one; NaN beats every number. */
+/** Whether an element is more extreme than another; NaN beats every number, and nothing its equal. */
+export function beats(v: Expr, best: Expr, largest: boolean): Expr {
+  const more = largest ? lt(best, v) : lt(v, best);
+  return isFloat(v.dtype) ? or(more, and(isNan(v), not(isNan(best)))) : more;
+}
+
+/** Whether a later element takes the place of the best one. */
 function rule(largest: boolean, last: boolean): (v: Expr, best: Expr) => Expr {
   return (v, best) => {
     const compare = last ? le : lt;

@@ -23,14 +23,14 @@ export interface Line {
 
 /**
  * One launch over all lines along `axis` of `shape`.
- * @param vectors false where `write` takes one line at a time
+ * @param vectors false where `write` takes one line at a time, as invocations of a GPU do: neighbours read side by side
  */
 export function alongAxis(
   cx: ScheduleContext,
   shape: Shape,
   axis: number,
   write: (block: Block, line: Line) => void,
-  vectors: boolean = fillsLanes(typeOf(cx.region.root.inputs[0]!).dtype),
+  vectors: boolean = cx.target.name !== 'webgpu' && fillsLanes(typeOf(cx.region.root.inputs[0]!).dtype),
 ): Stage {
   const last = shape.length - 1;
   const outerShape = shape.filter((_, i) => i !== axis);

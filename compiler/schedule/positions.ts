@@ -96,6 +96,6 @@ export function schedulePositions(cx: ScheduleContext): readonly Stage[] {
 }
 
 /** The output that takes result number `index`; undefined when nobody reads it. */
-function resultOf({ region }: ScheduleContext, index: number): Value | undefined {
+export function resultOf({ region }: ScheduleContext, index: number): Value | undefined {
   return region.outputs.find((v) => v.attrs.index === index);
 }

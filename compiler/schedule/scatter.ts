@@ -139,15 +139,17 @@ function finish(cx: ScheduleContext, target: Buffer): Stage {
 }
 
 /** A loaded index as an i32 position; negative ones count from the end. */
-function position(index: Expr, size: Dim): Expr {
+export function position(index: Expr, size: Dim): Expr {
   // 64-bit indices stay outside the axis when they are narrowed.
   const limit = 2 ** 31 - 1;
   const i = cast(index.dtype === 'i64' ? max(min(index, limit), -limit) : index, 'i32');
   return select(lt(i, 0), add(i, asExpr(size)), i);
 }
-const within = (at: Expr, size: Dim): Expr => and(ge(at, 0), lt(at, asExpr(size)));
+/** Whether a position exists. */
+export const within = (at: Expr, size: Dim): Expr => and(ge(at, 0), lt(at, asExpr(size)));
 
-function combined(cx: ScheduleContext, old: Expr, update: Expr): Expr {
+/** What an update makes of what stood there. */
+export function combined(cx: ScheduleContext, old: Expr, update: Expr): Expr {
   const work = wide(old.dtype);
   const [a, b] = [cast(old, work), cast(update, work)];
   switch (cx.region.root.attrs.reduction) {

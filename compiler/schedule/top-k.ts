@@ -55,7 +55,7 @@ export function scheduleTopK(cx: ScheduleContext): readonly Stage[] {
     cx,
     k,
     size: asExpr(shape[axis]!),
-    before: root.attrs.largest === true ? (a, b) => larger(a, b) : (a, b) => larger(b, a),
+    before: root.attrs.largest === true ? (a, b) => isLarger(a, b) : (a, b) => isLarger(b, a),
     x: (line, n) => operandAt(cx, 0, line.at(n)),
     store(block, line, n, value, position) {
       if (values) storeResult(cx, block, line.at(n), value, values);
@@ -80,12 +80,12 @@ export function scheduleTopK(cx: ScheduleContext): readonly Stage[] {
 }
 
 /** The output that takes result number `index`; undefined when nobody reads it. */
-function resultOf({ region }: ScheduleContext, index: number): Value | undefined {
+export function resultOf({ region }: ScheduleContext, index: number): Value | undefined {
   return region.outputs.find((v) => v.attrs.index === index);
 }
 
 /** NaN is larger than every number. */
-function larger(a: Expr, b: Expr): Expr {
+export function isLarger(a: Expr, b: Expr): Expr {
   return isFloat(a.dtype) ? or(lt(b, a), and(isNan(a), not(isNan(b)))) : lt(b, a);
 }
 
