@@ -9,10 +9,11 @@ import type { FiniteMasks } from '../passes/mask-options.ts';
 import { type Pass, type Remark, runPasses } from '../passes/pass.ts';
 import { pipelineFor } from '../passes/pipeline.ts';
 import { factsOf } from '../passes/weight-facts.ts';
-import { FORMAT, type Manifest, type WasmModules, type WasmPart } from '../runtime/manifest.ts';
+import { type EntryPlan, FORMAT, type Manifest, type WasmModules, type WasmPart } from '../runtime/manifest.ts';
 import { Bundle } from './bundle.ts';
 import { decompose } from './decompose.ts';
 import type { CompiledEntry, ScheduledEntry } from './entry.ts';
+import { type Fallback, withFallbacks } from './fallback.ts';
 import { KernelList, type PrintedKernels } from './kernel-list.ts';
 import { defaultSizes, narrowModel, type SizeBounds } from './narrow.ts';
 import { partition } from './partition.ts';
@@ -56,6 +57,14 @@ export interface PassOptions {
    * reads, so that a NaN in one of them still spreads as it does in the model. Default none.
    */
   readonly without?: readonly string[] | undefined;
+  /**
+   * What happens where inputs do not suit the plan that leaves rows out: a mask that is binary by its name alone holds other
+   * numbers, a count is beyond its range, hardly a row may be left out. `none`, the default: an error, or rows moved for
+   * nothing. `dense`: the bundle holds a second plan over the same weights and kernels, entry `main.dense` for `main`, which
+   * computes every row and is chosen by the inputs of a run. It costs the size of a plan (for BERT-base some 3 KB gzipped), and
+   * nothing where no plan depends on that. What a user declares stays a promise: breaking it is an error.
+   */
+  readonly fallback?: Fallback | undefined;
   /** Rewrites allowed in all passes together, per entry: bisects a miscompile. Default no limit. */
   readonly stopAfter?: number | undefined;
   /** Sees the graph of each entry after each pass. */
@@ -82,7 +91,7 @@ export function compile(model: Model, options: CompileOptions): Bundle {
   if (storage !== 'f32' && storage !== 'f16')
     fail('unsupported', `storage "${String(storage)}" is not known`, { help: 'known storages: f32, f16' });
   requireNames(model, store);
-  const { entries, kernels, weights, at, webgpu } = lowerModel(model, options);
+  const { entries, kernels, weights, at, webgpu, otherwise } = lowerModel(model, options);
   onPhase?.('weights');
   const packed = weights.write(store, 'weights.bin');
   const wasm = joinModules('kernels.bin', kernels);
@@ -95,16 +104,22 @@ export function compile(model: Model, options: CompileOptions): Bundle {
   const manifest: Manifest = {
     heddle: FORMAT,
     name: model.name,
-    entries: Object.fromEntries(entries.map((e) => [e.name, e.plan])),
+    entries: withOtherwise(Object.fromEntries(entries.map((e) => [e.name, e.plan])), otherwise),
     weights: packed.info,
     wasm: wasm.modules,
-    ...(gpu && { webgpu: gpu.part }),
+    ...(gpu && { webgpu: { ...gpu.part, entries: withOtherwise(gpu.part.entries, otherwise) } }),
     selftest: [],
     macs: Object.fromEntries(entries.map((e) => [e.name, macsByLabel(e.relaxed, at)])),
   };
   const target = gpu ? 'wasm,webgpu' : 'wasm';
   return new Bundle({ manifest, files, entries, target, doc: model.doc ?? '', at, kernels: kernels.count });
 }
+
+type Otherwise = Readonly<Record<string, EntryPlan['otherwise']>>;
+const withOtherwise = (plans: Manifest['entries'], by: Otherwise): Manifest['entries'] =>
+  Object.fromEntries(
+    Object.entries(plans).map(([name, plan]) => [name, by[name] ? { ...plan, otherwise: by[name] } : plan]),
+  );
 
 /** Both variants of the kernels as one file. */
 function joinModules(file: string, { plain, relaxed }: PrintedKernels): { bytes: Uint8Array; modules: WasmModules } {
@@ -127,6 +142,8 @@ export interface LoweredModel {
   readonly at: Readonly<Record<string, number>>;
   /** Where WebGPU is a target. */
   readonly webgpu?: LoweredForGpu;
+  /** Entries that stand in for others, by the name of those. */
+  readonly otherwise: Otherwise;
 }
 
 /** @throws CompileError `unsupported` */
@@ -146,7 +163,13 @@ export function lowerModel(model: Model, options: PassOptions & Pick<WeightOptio
   const both = wantsWebGpu(options.target);
   onPhase?.('passes');
   const narrow = withPossibleSizes(narrowModel(model, symbols));
-  const optimised = Object.entries(narrow.entries).map(([name, graph]) => optimise(name, graph, options));
+  const own = Object.entries(narrow.entries).map(([name, graph]) => optimise(name, graph, options));
+  const { entries: optimised, otherwise } =
+    options.fallback === 'dense'
+      ? withFallbacks(own, (name, graph, more) =>
+          optimise(name, graph, { ...options, without: [...(options.without ?? []), ...more] }),
+        )
+      : { entries: own, otherwise: {} };
   onPhase?.('kernels');
   const scheduled = optimised.map(scheduleEntry);
   const list = new KernelList();
@@ -159,7 +182,7 @@ export function lowerModel(model: Model, options: PassOptions & Pick<WeightOptio
   const partitions = Object.fromEntries(scheduled.map(({ name, program }) => [name, program]));
   const webgpu = both ? lowerForGpu(partitions, weights) : undefined;
   const at = { ...defaultSizes(model, symbols), ...defaultsOf(narrow) };
-  return { entries, kernels, weights, at, ...(webgpu && { webgpu }) };
+  return { entries, kernels, weights, at, otherwise, ...(webgpu && { webgpu }) };
 }
 
 /** The default of every size, moved into the range of each entry that has it. */

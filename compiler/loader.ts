@@ -16,7 +16,9 @@ const runtime = join(dirname(fileURLToPath(import.meta.url)), '..', 'runtime');
 
 /** The files of the runtime that a bundle carries. */
 export async function runtimeFiles(manifest: Manifest): Promise<[name: string, bytes: Uint8Array][]> {
-  const promises = Object.values(manifest.entries).some(({ inputs }) => inputs.some((port) => port.ones));
+  const promises = Object.values(manifest.entries).some(
+    ({ inputs, otherwise }) => otherwise || inputs.some((port) => port.ones),
+  );
   const main = promises ? 'promises/heddle.js' : 'heddle.js';
   const both = [main, 'wasm.js', 'webgpu.js', 'worker.js'].map((name) => `webgpu/${name}`);
   const paths = manifest.webgpu ? both : [main, 'worker.js'];

@@ -185,6 +185,8 @@ function read(e: Expr, holds: boolean): IndexSet {
       const least = e.op === 'lt' ? shifted(form, 1) : form;
       return holds ? atMostZero(least) : atMostZero(shifted(scaled(least, -1), 1));
     }
+    const whole = ofIntegers(e);
+    if (whole) return read(whole, holds);
     const parts = cases(e);
     if (parts)
       return or(
@@ -193,6 +195,18 @@ function read(e: Expr, holds: boolean): IndexSet {
       );
   }
   return single(is(e, holds));
+}
+
+/** Integers up to this are themselves in every float type, and nothing else is rounded to them. */
+const SMALL = 128;
+
+/** Whether an integer, made a float, is a small number or is not: as a question about the integer. */
+function ofIntegers(e: Expr): Expr | undefined {
+  const [x, by] = e.args as [Expr, Expr];
+  if ((e.op !== 'eq' && e.op !== 'ne') || x.op !== 'cast' || by.op !== 'const') return undefined;
+  const [from, n] = [x.args[0]!, by.arg as number];
+  if (!isInt(from.dtype) || !Number.isInteger(n) || Math.abs(n) > SMALL) return undefined;
+  return s.binary(e.op, from, s.literal(n, from.dtype));
 }
 
 /** A comparison of a number that is one of two by a condition, as the two comparisons. */

@@ -283,17 +283,21 @@ export class RowSets {
   /** How many rows of each entry an input names that promises a count. */
   #promised(l: Literal, size: Dim): Dim | undefined {
     if (l.kind !== 'is') return undefined;
-    const [bit, against] = l.e.op === 'eq' ? l.e.args : [l.e, undefined];
-    const source = bit!.op === 'operand' ? this.#elements.source(bit!.arg as number) : undefined;
+    const [compared, against] = l.e.op === 'eq' || l.e.op === 'ne' ? l.e.args : [l.e, undefined];
+    // 0 and 1 are themselves in every type.
+    let bit = compared!;
+    while (bit.op === 'cast') bit = bit.args[0]!;
+    const source = bit.op === 'operand' ? this.#elements.source(bit.arg as number) : undefined;
     if (source?.kind !== 'element' || (against && against.op !== 'const')) return undefined;
     const { binary, count } = promisesOf(source.value);
-    const along = bit!.args.every((at, n, { length }) =>
+    const along = bit.args.every((at, n, { length }) =>
       n === length - 1 ? at === ROW : at === ENTRY || at.op === 'const',
     );
     if (count === undefined || !binary || !along || !sameDim(typeOf(source.value).shape.at(-1)!, size))
       return undefined;
     if (against && against.arg !== 0 && against.arg !== 1) return undefined;
-    return l.holds === (against?.arg !== 0) ? count : dim(s.sub(asExpr(size), count));
+    const one = against === undefined || (against.arg === 0) === (l.e.op === 'ne');
+    return l.holds === one ? count : dim(s.sub(asExpr(size), count));
   }
 
   /** Whether a load runs over a permutation of the rows as ROW runs over them. */

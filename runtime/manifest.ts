@@ -116,6 +116,11 @@ export interface EntryPlan {
   /** Bytes of private memory per thread. */
   readonly scratch: number;
   readonly steps: readonly Step[];
+  /**
+   * The entry that runs instead where inputs break what is only assumed of them, or where more than this share of the elements
+   * of an input, by its number, is not 0. Its ports promise less, and are otherwise the same.
+   */
+  readonly otherwise?: { readonly entry: string; readonly crowded?: readonly [input: number, share: number] };
 }
 
 export interface WeightSegment {

@@ -2,6 +2,7 @@
 import type { EntryInfo, Input, PortInfo, RunOptions, SelfTestResult, Session, Tensor } from './api.ts';
 import { HeddleError } from './error.ts';
 import type { EntryPlan, Manifest, Port } from './manifest.ts';
+import { entryFor } from './promises.ts';
 import { compareRecorded, selfTestInputs } from './selftest.ts';
 import { type Bound, bindInputs, type TakeInput } from './tensor.ts';
 
@@ -96,12 +97,13 @@ export class BundleSession<P extends object, D extends { readonly length: number
     options: RunOptions,
     work: Work<P, D, T>,
   ): Promise<Record<string, T>> {
-    const { entry = this.#default, signal } = options;
+    const { entry: asked = this.#default, signal } = options;
     const { plans, take } = this.#alive();
-    if (!Object.hasOwn(plans, entry)) {
+    if (!Object.hasOwn(plans, asked)) {
       const names = Object.keys(this.entries).join(', ');
-      throw new HeddleError('option', `${this.name} has no entry "${entry}". The entries are: ${names}.`);
+      throw new HeddleError('option', `${this.name} has no entry "${asked}". The entries are: ${names}.`);
     }
+    const entry = entryFor(plans, asked, (plan) => bindInputs(plan, inputs, take));
     const plan = plans[entry]!;
     const bound = bindInputs(plan, inputs, take);
     signal?.throwIfAborted();

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { FiniteMasks } from '../../passes/mask-options.ts';
 import { refuseOthers } from '../bundle.ts';
 import { compile, type TargetName } from '../compile.ts';
+import type { Fallback } from '../fallback.ts';
 import type { CompileReport } from '../report.ts';
 import { collect, type ModelOptions, modelOptions, readCount, readStorage, readTarget } from './options.ts';
 import { recordSelfTest } from './record.ts';
@@ -21,11 +22,15 @@ interface Options extends ModelOptions {
   readonly without?: readonly string[];
   readonly finiteMasks: FiniteMasks;
   readonly strictNan: boolean;
+  readonly fallback: Fallback;
   readonly sample: readonly string[];
 }
 
 const readFiniteMasks = (text: string): FiniteMasks =>
   text === 'exact' || text === 'keep' ? text : usage(`--finite-masks is "${text}"`, 'it is exact or keep');
+
+const readFallback = (text: string): Fallback =>
+  text === 'none' || text === 'dense' ? text : usage(`--fallback is "${text}"`, 'it is none or dense');
 
 export function addCompile(program: Command): void {
   modelOptions(program.command('compile <model>'))
@@ -42,6 +47,12 @@ export function addCompile(program: Command): void {
       'what -10000 added to scores means: exact, a mask; keep, a number unless weights show that scores are small',
       readFiniteMasks,
       'exact',
+    )
+    .option(
+      '--fallback <plan>',
+      'none, or dense: a second plan for inputs that the first does not suit, such as a mask that is not binary',
+      readFallback,
+      'none',
     )
     .option('--strict-nan', 'drop no row from which a NaN could spread to others in the model as written', false)
     .option('--sample <input=values>', SAMPLE_HELP, collect, [])
@@ -60,7 +71,7 @@ Examples:
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 async function run(source: string, options: Options): Promise<void> {
-  const { out, target, storage, validate, stopAfter, without, finiteMasks, strictNan } = options;
+  const { out, target, storage, validate, stopAfter, without, finiteMasks, strictNan, fallback } = options;
   await refuseOthers(resolve(out), out);
   const progress = new Progress(6);
   try {
@@ -76,6 +87,7 @@ async function run(source: string, options: Options): Promise<void> {
       without,
       finiteMasks,
       strictNaN: strictNan,
+      fallback,
       onPhase: (phase) => progress.step(phase),
     });
     const sample = readSamples(options.sample, bundle);
