@@ -2,6 +2,7 @@
  * Which mask an attention has: what its mask and bias read is evaluated abstractly, numbers that hide scores become a
  * predicate, and what is no mask stays a bias.
  */
+import { isFloat } from '../ir/dtype.ts';
 import { type Expr, exprNodes } from '../ir/expr.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { coords, type EmptyRow } from '../ir/ops/attention.ts';
@@ -14,7 +15,7 @@ import { AbstractElements } from './abstract.ts';
 import { isBounded } from './attention-scores.ts';
 import type { MaskOptions } from './mask-options.ts';
 import { describe } from './pass.ts';
-import { exprOfPieces, type Piece, piecesOf } from './pieces.ts';
+import { conditionOf, exprOfPieces, type Piece, piecesOf } from './pieces.ts';
 import { boundOfScores } from './score-bound.ts';
 
 /**
@@ -62,6 +63,8 @@ type Term =
   /** As it stood, over the operands of the attention. */
   | { readonly kind: 'kept'; readonly e: Expr };
 
+const COMPARISONS = new Set(['lt', 'le', 'eq', 'ne']);
+
 class Reader {
   readonly #attention: Value;
   readonly #options: MaskOptions;
@@ -96,9 +99,9 @@ class Reader {
       readonly bias?: Expr;
       readonly emptyRow: EmptyRow;
     };
-    const given = mask ? this.#normal(this.#expand(mask)) : s.bool(true);
+    const given = mask ? this.#normal(this.#decided(this.#expand(mask))) : s.bool(true);
     const terms = bias ? this.#terms(bias) : [];
-    const solved = this.#solve(given, mask !== undefined, emptyRow, terms);
+    const solved = this.#solve(given, given.op !== 'const' || given.arg !== 1, emptyRow, terms);
     const always = solved.mask.op === 'const' && solved.mask.arg === 1;
     const result = {
       mask: always ? undefined : this.#render(solved.mask, this.#elements.leaves),
@@ -118,6 +121,12 @@ class Reader {
         e.args.map((at) => this.#expand(at)),
       );
     });
+  }
+
+  /** Comparisons of numbers that take few values as what decides those: `-inf < select(m, 0, -inf)` is `m`. */
+  #decided(root: Expr): Expr {
+    const compares = (e: Expr): boolean => COMPARISONS.has(e.op) && isFloat(e.args[0]!.dtype);
+    return s.substitute(root, (e) => (compares(e) ? conditionOf(e, this.#elements.isBinary) : undefined));
   }
 
   #normal(e: Expr): Expr {
@@ -221,6 +230,8 @@ class Reader {
         bias: rest(hidden),
         applied: `${said} is a mask; every query may read some key`,
       };
+    if (masked && hidden.every((p) => implies(given, s.not(p.when), this.#domain)))
+      return { mask: given, emptyRow, bias: rest(hidden), applied: `${said} hides only what the mask hides` };
     const meaning = this.#emptyMeaning(hidden, others);
     if (meaning && (!masked || emptyRow === meaning) && (!masked || meaning === 'nan'))
       return {

@@ -58,7 +58,11 @@ function scoresOf(n: Node, queries: Dim, keys: Dim, past: Dim): Scores {
     if (short) at[at.length - 1] = s.min(coords.k, s.sub(asExpr(width), 1));
     const element = load(mask, at);
     if (dtype === 'bool') terms.push(element);
-    else bias = s.cast(element, 'f32');
+    else {
+      bias = s.cast(element, 'f32');
+      // A row of nothing but −∞ has no keys, as with truths: its weights are zero.
+      terms.push(s.lt(s.literal(-Infinity, 'f32'), bias));
+    }
   }
   const lens = n.optional(6);
   const end = lens && s.cast(load(lens, [coords.b]), 'i32');
