@@ -7,10 +7,10 @@
  */
 import type { Expr } from '../ir/expr.ts';
 import { type Graph, graph as makeGraph, typeOf, type Value } from '../ir/graph.ts';
-import { coordinate, holdsOn, isMentioned, isWhole, isWithin, replace } from '../ir/index-set.ts';
+import { coordinate, holdsOn, isMentioned, isNone, isWhole, isWithin, replace } from '../ir/index-set.ts';
 import { makeValue } from '../ir/op.ts';
 import { select } from '../ir/ops/elementwise.ts';
-import { reshape, sliceAxis } from '../ir/ops/shape.ts';
+import { expand, reshape, sliceAxis } from '../ir/ops/shape.ts';
 import { project, scalar } from '../ir/ops/structural.ts';
 import * as s from '../ir/scalar.ts';
 import { type Dim, dim, sameDim } from '../ir/type.ts';
@@ -209,6 +209,7 @@ export class RowKeeper {
       return makeValue(own.op, own.inputs, value.attrs, value);
     }
     if (isWithin(this.demand.elements.support(x), set, shape) && !this.#mayDiffer(x)) return this.#plain(value);
+    if (isNone(set)) return expand([scalar(0, dtype)], { shape: typeOf(value).shape });
     const mentioned = shape.flatMap((_, n) => (isMentioned(set, coordinate(n)) ? [n] : []));
     if (mentioned.length === 0) return this.#plain(value);
     // A condition over more than rows and entries is not made: the sum is what it was, of operands of its own.
