@@ -13,12 +13,15 @@ import { valueNames } from '../ir/text.ts';
 import type { Dim, TensorType } from '../ir/type.ts';
 import { Elements } from './elements.ts';
 import { staticValues } from './facts.ts';
+import { scanNeed } from './scan-demand.ts';
 
 export interface DemandOptions {
   /** What is read of the outputs, by name; all where nothing is said. */
   readonly observed?: Readonly<Record<string, IndexSet>>;
   /** Whether zero times NaN is NaN: see `MaskOptions`. Default false. */
   readonly strictNaN?: boolean | undefined;
+  /** What elements are known by, where that is shared: of a body, with what stands around it. */
+  readonly elements?: Elements;
   /** Replaces what an op says it needs: for tests that seed mistakes. */
   readonly need?: (
     value: Value,
@@ -49,7 +52,7 @@ export class Demand {
   constructor(graph: Graph, options: DemandOptions = {}) {
     this.graph = graph;
     this.#options = options;
-    this.elements = new Elements(options.strictNaN);
+    this.elements = options.elements ?? new Elements(options.strictNaN);
     this.#order = graphValues(graph);
     this.#statics = staticValues(graph);
     for (const [name, v] of graph.outputs) this.#read(v, options.observed?.[name] ?? ALL, { kind: 'output', name });
@@ -95,8 +98,15 @@ export class Demand {
     const sets =
       this.#options.need?.(value, demand, cx) ??
       op.need?.(demand, cx) ??
+      (op.name === 'scan' ? this.#scan(value, demand) : undefined) ??
       (op.axes ? needByAxes(demand, cx.outs, op.axes(cx.inputs, attrs)) : inputs.map(() => ALL));
     for (const [n, x] of inputs.entries()) this.#read(x, sets[n] ?? ALL, { kind: 'op', value, operand: n });
+  }
+
+  #scan(value: Value, demand: readonly IndexSet[]): IndexSet[] {
+    const { strictNaN, need } = this.#options;
+    const options = { elements: this.elements, strictNaN, ...(need && { need }) };
+    return scanNeed(value, demand, this.elements, (body, observed) => new Demand(body, { ...options, observed }));
   }
 
   #context(value: Value): NeedContext<Attrs> {

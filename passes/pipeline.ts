@@ -2,6 +2,7 @@
 import { fail } from '../ir/diagnostic.ts';
 import { boundMasks } from './bound-masks.ts';
 import { canonicalize } from './canonicalize.ts';
+import { dropSteps } from './drop-steps.ts';
 import { dropTokens } from './drop-tokens.ts';
 import { foldAffine } from './fold-affine.ts';
 import { foldConstants } from './fold-constants.ts';
@@ -22,6 +23,7 @@ const PIPELINE: readonly Pass[] = [
   foldAffine, // before anything else reads the weights of convolutions
   fuseAttention, // takes scales off the queries, which then are plain projections
   foldMasks, // reads what attentions are masked with, which then need not be computed
+  dropSteps, // before rows are dropped, which see what loops no longer read
   dropTokens, // knows the masks of attentions, and what of a product is read before others join it
   integerProducts, // an attention of dequantised queries and keys stays one
   mergeProjections, // sees which projections only feed an attention
