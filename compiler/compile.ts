@@ -61,8 +61,8 @@ export interface PassOptions {
    * What happens where inputs do not suit the plan that leaves rows out: a mask that is binary by its name alone holds other
    * numbers, a count is beyond its range, hardly a row may be left out. `none`, the default: an error, or rows moved for
    * nothing. `dense`: the bundle holds a second plan over the same weights and kernels, entry `main.dense` for `main`, which
-   * computes every row and is chosen by the inputs of a run. It costs the size of a plan (for BERT-base some 3 KB gzipped), and
-   * nothing where no plan depends on that. What a user declares stays a promise: breaking it is an error.
+   * computes every row and is chosen by the inputs of a run. It costs a plan and the kernels that only one of the two has (for
+   * a padded BERT-base 10 KB gzipped), and nothing where no plan depends on that. What a user declares stays a promise: breaking it is an error.
    */
   readonly fallback?: Fallback | undefined;
   /** Rewrites allowed in all passes together, per entry: bisects a miscompile. Default no limit. */
