@@ -1,8 +1,9 @@
 /** Sizes that are counted on the device: read back where they are needed, on WebGPU as in the reference. */
 import test from 'ava';
+import { dim, f32, i32, model, input as modelInput, nn, type Tensor } from '../frontends/dsl/index.ts';
 import { bert } from '../frontends/zoo/bert.ts';
 import { seededWeights } from '../frontends/zoo/seeded.ts';
-import { countedSize } from '../ir/counts.ts';
+import { countedIn, countedSize } from '../ir/counts.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { graph } from '../ir/graph.ts';
 import { type Nd, nd } from '../ir/nd.ts';
@@ -86,5 +87,42 @@ test('a padded batch is computed packed', async (t) => {
     want.data.forEach((x, i) => {
       t.true(Math.abs(got.data[i]! - x) <= 2e-5, `${lengths}: ${got.data[i]} for ${x}`);
     });
+  }
+});
+
+test('a loop runs as many steps as the longest row has', async (t) => {
+  const rows = dim('rows', { max: 8 });
+  const layer = model(
+    'layer',
+    { x: modelInput(f32, [6, rows, 5], 'words'), lens: modelInput(i32, [rows], 'lengths') },
+    ({ x, lens }) => ({ ...nn.lstm('layer', { in: 5, out: 16 })(x, undefined, lens as Tensor<'i32'>) }),
+  );
+  const store = seededWeights(layer, 5);
+  const authored = layer.entries.main!;
+  const optimised = runPasses(authored, pipelineFor());
+  t.true(countedIn(optimised).length > 0);
+  const program = compileForGpu(optimised, { store });
+  const params = (name: string): Nd => {
+    const tensor = store.get(name)!;
+    return nd(tensor.dtype, tensor.shape, toFloat32(tensor));
+  };
+  for (const lengths of [[2, 4, 1], [6], [0, 0]]) {
+    const inputs = {
+      x: nd(
+        'f32',
+        [6, lengths.length, 5],
+        Float64Array.from({ length: 30 * lengths.length }, (_, i) => Math.sin(3 * i)),
+      ),
+      lens: nd('i32', [lengths.length], lengths),
+    };
+    const want = evaluate(authored, { inputs, params });
+    const got = await program.device(await gpuDevice(), inputs);
+    for (const [name, { shape, data }] of Object.entries(want)) {
+      t.deepEqual([...got[name]!.shape], [...shape], name);
+      t.true(
+        data.every((v, i) => Math.abs(v - got[name]!.data[i]!) < 1e-5),
+        `${name} of ${lengths}`,
+      );
+    }
   }
 });
