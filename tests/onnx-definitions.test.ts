@@ -320,3 +320,44 @@ test('a slice and a number of largest elements that come with the data are cut t
   t.deepEqual([...y!.data], [6, 5, 13, 12]);
   t.deepEqual([...at!.data], [6, 5, 6, 5]);
 });
+
+const halves = (shape: readonly number[], ...data: readonly number[]): Nd => nd('f16', shape, data);
+const HALF = 10;
+
+test('RMSNormalization gives the type of its scale', (t) => {
+  const spec = {
+    nodes: [node('RMSNormalization', ['x', 'scale'], ['y'])],
+    inputs: [value('x', [1, 2], HALF), value('scale', [2])],
+    outputs: ['y'],
+    opset: 23,
+  };
+  const { y } = runModel(spec, { x: halves([1, 2], 3, 4), scale: f32([2], 1, 10) });
+  const rms = Math.sqrt(12.5 + 1e-5);
+  t.is(y!.dtype, 'f32');
+  t.true(close(y!, [3 / rms, 40 / rms]));
+});
+
+test('BatchNormalization of halves keeps the range of its statistics', (t) => {
+  const names = ['scale', 'bias', 'mean', 'variance'];
+  const spec = {
+    nodes: [node('BatchNormalization', ['x', ...names], ['y'])],
+    inputs: [value('x', [1, 1, 2], HALF), ...names.map((name) => value(name, [1]))],
+    outputs: ['y'],
+    opset: 15,
+  };
+  // A variance beyond the halves.
+  const one = (x: number): Nd => f32([1], x);
+  const given = { x: halves([1, 1, 2], 1000, 2000), scale: one(1), bias: one(0), mean: one(0), variance: one(1e6) };
+  const { y } = runModel(spec, given);
+  t.is(y!.dtype, 'f16');
+  t.deepEqual([...y!.data], [1, 2]);
+});
+
+test('LpNormalization of a line of half zeros is zeros', (t) => {
+  const spec = {
+    nodes: [node('LpNormalization', ['x'], ['y'])],
+    inputs: [value('x', [2], HALF)],
+    outputs: ['y'],
+  };
+  t.deepEqual([...runModel(spec, { x: halves([2], 0, 0) }).y!.data], [0, 0]);
+});

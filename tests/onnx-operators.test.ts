@@ -374,3 +374,53 @@ check('Attention: windows of scores, caps, pasts, masks that are too short', () 
     },
   ]);
 });
+
+check('NonMaxSuppression: the number of boxes comes with the data', () =>
+  standard(
+    11,
+    [0, 1, 2, 9].map((most) => ({
+      op: 'NonMaxSuppression',
+      inputs: [
+        given('f32', [1, 4, 4], 0, 0, 1, 1, 0, 0.1, 1, 1.1, 0, 5, 1, 6, 0, 5.1, 1, 6.1),
+        given('f32', [1, 2, 4], 0.9, 0.75, 0.6, 0.95, 0.1, 0.2, 0.3, 0.4),
+        given('i64', [1], most),
+        given('f32', [1], 0.5),
+      ],
+      outputs: ['i64'] as const,
+    })),
+  ),
+);
+
+check('scattered bits are added and multiplied as or and and', () =>
+  standard(
+    18,
+    ['none', 'add', 'mul'].flatMap((reduction) => [
+      {
+        op: 'ScatterElements',
+        attrs: [text('reduction', reduction)],
+        inputs: [given('bool', [4], 0, 1, 1, 0), given('i64', [3], 0, 2, -1), given('bool', [3], 1, 0, 0)],
+        outputs: ['bool'] as const,
+      },
+      {
+        op: 'ScatterND',
+        attrs: [text('reduction', reduction)],
+        inputs: [given('bool', [2, 2], 0, 1, 1, 0), given('i64', [1, 1], -1), given('bool', [1, 2], 0, 1)],
+        outputs: ['bool'] as const,
+      },
+    ]),
+  ),
+);
+
+check('LayerNormalization stashes mean and deviation as f32, whatever the type of x', () =>
+  standard(17, [
+    {
+      op: 'LayerNormalization',
+      attrs: [int('axis', 1)],
+      inputs: [
+        { ...real([2, 3, 4]), dtype: 'f64' as const },
+        { ...real([3, 4]), dtype: 'f64' as const },
+      ],
+      outputs: ['f64', 'f32', 'f32'] as const,
+    },
+  ]),
+);

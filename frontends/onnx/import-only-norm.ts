@@ -6,8 +6,9 @@ import { reduceMean, reduceSum } from '../../ir/ops/reduce.ts';
 import { expand, pad, reshape, sliceAxis } from '../../ir/ops/shape.ts';
 import { add as plus } from '../../ir/scalar.ts';
 import { asExpr, type Dim, dim, elements, type Shape, sameShape } from '../../ir/type.ts';
+import { computed } from './item.ts';
 import type { Entries, Entry, Node } from './node.ts';
-import { like, to } from './values.ts';
+import { like, to, workType } from './values.ts';
 
 const count = (shape: Shape): Dim => dim(elements(shape));
 
@@ -52,22 +53,26 @@ function overLast(
 function layerNormalization(n: Node): readonly (Value | undefined)[] {
   const x = n.value(0);
   const eps = n.float('epsilon', 1e-5);
-  n.ignore('stash_type');
+  const stash = n.int('stash_type', 1) === 16 ? 'bf16' : 'f32';
   const out = overLast(n, n.optional(1), n.optional(2), (operands) => layerNorm(operands, { eps }));
   if (!n.wants(1) && !n.wants(2)) return [out];
-  const { shape } = typeOf(x);
+  const { dtype, shape } = typeOf(x);
   const axis = n.axis(n.int('axis', -1), shape.length);
   const attrs = { axes: shape.map((_, i) => i).slice(axis), keepdims: true };
-  const middle = reduceMean([x], attrs);
-  const away = sub([x, middle]);
+  const wide = to(x, workType(dtype));
+  const middle = reduceMean([wide], attrs);
+  const away = sub([wide, middle]);
   const variance = reduceMean([mul([away, away])], attrs);
-  return [out, middle, reciprocal([sqrt([add([variance, like(x, eps)])])])];
+  // What is kept for training has the type in which it is stashed.
+  return [out, to(middle, stash), to(reciprocal([sqrt([add([variance, like(wide, eps)])])]), stash)];
 }
 
 function batchNormalization(n: Node): readonly (Value | undefined)[] {
   n.ignore('spatial', 'is_test', 'consumed_inputs');
-  const x = n.value(0);
-  const { dtype, shape } = typeOf(x);
+  const { dtype: own, shape } = n.type(0);
+  // Halves with statistics of another type are computed as floats.
+  const dtype = [1, 2, 3, 4].every((i) => n.type(i).dtype === own) ? own : workType(own);
+  const x = to(n.value(0), dtype);
   const eps = n.float('epsilon', 1e-5);
   const momentum = n.float('momentum', 0.9);
   const [scale, bias, middle, variance] = [1, 2, 3, 4].map((i) => to(n.value(i), dtype)) as [
@@ -76,17 +81,15 @@ function batchNormalization(n: Node): readonly (Value | undefined)[] {
     Value,
     Value,
   ];
-  if (n.int('training_mode', 0) === 0) return [batchNorm([x, scale, bias, middle, variance], { eps })];
+  if (n.int('training_mode', 0) === 0) return [to(batchNorm([x, scale, bias, middle, variance], { eps }), own)];
   // With the statistics of this batch, which also move the running ones.
   const axes = shape.map((_, i) => i).filter((i) => i !== 1);
   const away = sub([x, reduceMean([x], { axes, keepdims: true })]);
-  const [own, spread] = [reduceMean([x], { axes }), reduceMean([mul([away, away])], { axes })];
+  const [now, spread] = [reduceMean([x], { axes }), reduceMean([mul([away, away])], { axes })];
   const moved = (i: number, old: Value, now: Value): Value =>
     to(add([mul([old, like(old, momentum)]), mul([now, like(now, 1 - momentum)])]), n.type(i).dtype);
-  return [batchNorm([x, scale, bias, own, spread], { eps }), moved(3, middle, own), moved(4, variance, spread)].slice(
-    0,
-    Math.max(1, n.outputs),
-  );
+  const out = to(batchNorm([x, scale, bias, now, spread], { eps }), own);
+  return [out, moved(3, middle, now), moved(4, variance, spread)].slice(0, Math.max(1, n.outputs));
 }
 
 function groupNormalization(n: Node): Value {
@@ -103,11 +106,18 @@ function groupNormalization(n: Node): Value {
   return groupNorm([x, perChannel(n.value(1)), perChannel(n.value(2))], { groups, eps: n.float('epsilon', 1e-5) });
 }
 
+/** An entry of halves that is computed in floats, whose steps would not fit halves. */
+const inFloats =
+  (f: (n: Node, x: Value) => Value): Entry =>
+  (n) => {
+    const { dtype } = n.type(0);
+    return to(f(n, to(n.value(0), workType(dtype))), dtype);
+  };
+
 /** Channels that one response looks at. */
 const MOST_NEIGHBOURS = 4096;
 
-function localResponse(n: Node): Value {
-  const x = n.value(0);
+function localResponse(n: Node, x: Value): Value {
   const { shape } = typeOf(x);
   const size = n.int('size');
   if (size < 1 || size > MOST_NEIGHBOURS) n.fail(`its size is ${size}`, `it is 1 to ${MOST_NEIGHBOURS}`, 'attribute');
@@ -120,16 +130,14 @@ function localResponse(n: Node): Value {
   return div([x, pow([add([mul([sum, like(x, alpha / size)]), like(x, bias)]), like(x, beta)])]);
 }
 
-function lpNormalization(n: Node): Value {
-  const x = n.value(0);
+function lpNormalization(n: Node, x: Value): Value {
   const attrs = { axes: [n.axis(n.int('axis', -1), typeOf(x).shape.length)], keepdims: true };
   const norm = n.int('p', 2) === 1 ? reduceSum([abs([x])], attrs) : sqrt([reduceSum([mul([x, x])], attrs)]);
   // A line of zeros stays zero.
   return div([x, maximum([norm, like(x, 1e-30)])]);
 }
 
-function meanVariance(n: Node): Value {
-  const x = n.value(0);
+function meanVariance(n: Node, x: Value): Value {
   const attrs = { axes: n.intList('axes') ?? [0, 2, 3], keepdims: true };
   const away = sub([x, reduceMean([x], attrs)]);
   const deviation = sqrt([reduceMean([mul([away, away])], attrs)]);
@@ -139,6 +147,13 @@ function meanVariance(n: Node): Value {
 function rms(n: Node): Value {
   const eps = n.float('epsilon', 1e-5);
   n.ignore('stash_type');
+  const scale = n.optional(1);
+  if (scale && typeOf(scale).dtype !== n.type(0).dtype) {
+    // The scale's type is that of the result.
+    const unit = overLast(n.on([computed(to(n.value(0), 'f32'))]), undefined, undefined, (x) => rmsNorm(x, { eps }));
+    n.ignore('axis');
+    return mul([to(unit, typeOf(scale).dtype), scale]);
+  }
   return overLast(n, n.optional(1), undefined, (operands) => rmsNorm(operands, { eps }));
 }
 
@@ -156,7 +171,7 @@ export const normalization: Entries = {
     return groupNorm([n.value(0), n.value(1), n.value(2)], { groups: channels, eps: n.float('epsilon', 1e-5) });
   },
   GroupNormalization: groupNormalization,
-  LRN: localResponse,
-  LpNormalization: lpNormalization,
-  MeanVarianceNormalization: meanVariance,
+  LRN: inFloats(localResponse),
+  LpNormalization: inFloats(lpNormalization),
+  MeanVarianceNormalization: inFloats(meanVariance),
 };

@@ -20,7 +20,7 @@ import {
   select,
   sub,
 } from '../../ir/ops/elementwise.ts';
-import { gather, gatherElements, oneHot, scatterElements } from '../../ir/ops/index.ts';
+import { gather, gatherElements, oneHot, scatterElements, scatterNd } from '../../ir/ops/index.ts';
 import { topK } from '../../ir/ops/order.ts';
 import { concat, expand, iota, reshape, slice, sliceAxis, split, transpose } from '../../ir/ops/shape.ts';
 import { constant, projectAll, scalar } from '../../ir/ops/structural.ts';
@@ -296,6 +296,22 @@ function oneHotNode(n: Node): Value {
   return oneHot([whole], { depth, axis: n.int('axis', -1), on, off, dtype: values.dtype });
 }
 
+/** Bits add and have a maximum by `or`, multiply and have a minimum by `and`. */
+const OF_BITS: Readonly<Record<string, 'max' | 'min'>> = { add: 'max', max: 'max', mul: 'min', min: 'min' };
+const REDUCTIONS = ['none', 'add', 'mul', 'min', 'max'] as const;
+
+function scattered(
+  n: Node,
+  scatter: (operands: readonly Value[], how: { readonly reduction: (typeof REDUCTIONS)[number] }) => Value,
+): Value {
+  const word = n.string('reduction', 'none');
+  const reduction = REDUCTIONS.find((r) => r === word) ?? n.fail(`reduction "${word}" is not known`);
+  const [x, at, updates] = [n.value(0), n.value(1), n.value(2)];
+  const ofBits = typeOf(x).dtype === 'bool' ? OF_BITS[reduction] : undefined;
+  if (!ofBits) return scatter([x, at, updates], { reduction });
+  return to(scatter([to(x, 'u8'), at, to(updates, 'u8')], { reduction: ofBits }), 'bool');
+}
+
 function spaceDepth(n: Node, toSpace: boolean): Value {
   const x = n.value(0);
   n.expectRank(0, 4);
@@ -427,6 +443,9 @@ export const shapes: Entries = {
     return n.cut(all, to(reshape([n.value(1)], { shape: [] }), 'i32'), { axis });
   },
   Scatter: (n) => scatterElements(n.values(), { axis: n.int('axis', 0) }),
+  ScatterElements: (n) =>
+    scattered(n, (operands, how) => scatterElements(operands, { axis: n.int('axis', 0), ...how })),
+  ScatterND: (n) => scattered(n, (operands, how) => scatterNd(operands, how)),
   DepthToSpace: (n) => spaceDepth(n, true),
   SpaceToDepth: (n) => spaceDepth(n, false),
   ReverseSequence: reverseSequence,

@@ -66,10 +66,12 @@ const scalarOperand = (n: Node, i: number, usual: number): Value => {
  */
 export function suppression(n: Node): Value {
   const [batch, classes, boxes] = shapeOf(n.value(1)) as [Dim, Dim, Dim];
-  const most = Math.max(0, n.has(2) ? n.number(2)! : 0);
+  const fixed = n.has(2) && n.item(2).constant() === undefined ? undefined : Math.max(0, n.number(2) ?? 0);
+  // A number that comes with the data takes as many as there are boxes.
+  const most = fixed === undefined ? scalarOperand(n, 2, 0) : scalar(fixed, 'i64');
   const limit = scalarOperand(n, 3, 0);
   const least = n.optional(4) && scalarOperand(n, 4, 0);
-  const places = Math.max(1, Math.min(most, boundsOf(asExpr(boxes))[1]));
+  const places = Math.max(1, Math.min(fixed ?? Infinity, boundsOf(asExpr(boxes))[1]));
   const sorted = topK([n.value(1)], { k: boxes, axis: 2, largest: true });
   const [scores, order] = [project(sorted, 0), project(sorted, 1)];
   const rows = dim(elements([classes, boxes]));
@@ -87,12 +89,13 @@ export function suppression(n: Node): Value {
   const one = reshape([box], { shape: [batch, classes, 1, 4] });
   const place = iota([], { axis: 2, shape: [1, 1, places, 1], dtype: 'i32' });
   const hit = reduceAny([and([less([place, count]), overlaps(taken, one, bound)])], { axes: [2], keepdims: true });
-  const room = less([count, scalar(most, 'i32')]);
+  const enough = argument('enough', typeOf(most));
+  const room = less([cast([count], { to: 'i64' }), enough]);
   const takes = and([and([reshape([ok], { shape: [batch, classes, 1, 1] }), not([hit])]), room]);
   const here = and([takes, equal([place, count])]);
   const body = graph(
     'box',
-    [taken, count, box, ok, bound],
+    [taken, count, box, ok, bound, enough],
     [
       ['taken', select([here, one, taken])],
       ['count', add([count, cast([takes], { to: 'i32' })])],
@@ -101,7 +104,7 @@ export function suppression(n: Node): Value {
   );
   const nothing = expand([scalar(0)], { shape: shapeOf(taken) });
   const none = expand([scalar(0, 'i32')], { shape: shapeOf(count) });
-  const walked = scan([nothing, none, items, fits, limit], { body, carried: 2, closed: 1 });
+  const walked = scan([nothing, none, items, fits, limit, most], { body, carried: 2, closed: 2 });
 
   const flags = transpose([project(walked, 2)], { perm: [1, 2, 0] });
   const flat = (x: Value): Value => reshape([x], { shape: [dim(elements([batch, classes, boxes]))] });
