@@ -14,6 +14,7 @@ import { computed, type Item, literalItem, sizesItem } from './item.ts';
 import type { Node } from './node.ts';
 import type { OnnxGraph } from './proto.ts';
 import { argument, type Capture, Scope, type Subgraphs } from './scope.ts';
+import { mapped } from './sequence.ts';
 
 /** What these operators need of the importer. */
 export interface Reading extends Subgraphs {
@@ -142,7 +143,11 @@ function runLoop(n: Node, scope: Scope, reading: Reading): Item[] {
   const startsTrue = first.literal && first.constant()!.data[0] !== 0;
   let body: Body | undefined;
   let reason: CompileError | undefined;
+  const [given] = states.filter((state) => state.list);
+  if (given && typeof trips !== 'number')
+    n.fail('a sequence goes from trip to trip, and its trips cannot be counted', 'make the number of trips a constant');
   try {
+    if (given) n.fail('a sequence goes from trip to trip');
     const types = [tensor('i64', []), tensor('bool', []), ...states.map((s) => s.type)];
     body = bodyOf(g, scope, reading, types);
   } catch (error) {
@@ -425,6 +430,11 @@ const CONTROL: Readonly<Record<string, Control>> = {
   If: runIf,
   Loop: runLoop,
   Scan: runScan,
+  SequenceMap: (n, scope, reading) => {
+    const body = n.graph('body');
+    n.finish();
+    return mapped(n, (inputs) => reading.subgraph(body, new Scope(scope, 'inline', scope.opsets), inputs));
+  },
   'ai.onnx.preview:FlexAttention': flexAttention,
 };
 

@@ -35,6 +35,7 @@ import {
 } from './proto.ts';
 import { PRODUCER, promisesIn, RANGES, restoredValues, sourceOf, withGroups } from './provenance.ts';
 import { hiddenName, Scope } from './scope.ts';
+import { onSequences } from './sequence.ts';
 import { dense } from './sparse.ts';
 import { type DimRange, Symbols } from './symbols.ts';
 import { type ExternalData, elementCount, ndOf, scalarOf, weightOf } from './tensor.ts';
@@ -377,6 +378,8 @@ class Importer implements Reading {
     }
     const sparse = proto.domain === '' && proto.op === 'Constant' ? proto.attributes.get('sparse_value') : undefined;
     if (sparse?.sparse) return [this.sparse(sparse.sparse, label, scope)];
+    const lists = onSequences(n);
+    if (lists) return lists;
     const narrow = onNarrow(n, (node) => this.entry(node));
     if (narrow) return narrow;
     const run = (operands: readonly (Item | undefined)[]): Item[] => this.entry(n.on(operands));

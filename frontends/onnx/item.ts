@@ -25,6 +25,8 @@ export interface Item {
   readonly dims: readonly Dim[] | undefined;
   /** Whether every element is a literal of the graph, so that operators on it fold. */
   readonly literal: boolean;
+  /** The tensors of a sequence, which is no tensor itself: its type and its value refuse. */
+  readonly list?: readonly Item[];
   /** Its elements are those of a format without a type of its own; `wide` holds them, and `value` refuses. */
   readonly narrow?: { readonly format: Narrow; readonly wide: Item };
   /** The elements, where they are known: literals, and initializers of moderate size. */

@@ -3,6 +3,7 @@ import { controlOf } from './control.ts';
 import { entryOf } from './mapping.ts';
 import { nodeLabel } from './node.ts';
 import type { OnnxGraph, OnnxModel, OnnxNode } from './proto.ts';
+import { readsSequences } from './sequence.ts';
 
 export interface UnsupportedNode {
   readonly op: string;
@@ -37,7 +38,7 @@ export function unsupportedNodes(model: OnnxModel): UnsupportedNode[] {
       const known =
         entryOf(node.domain, node.op) !== undefined ||
         controlOf(node.domain, node.op) !== undefined ||
-        (node.domain === '' && SIZES_SHAPE.includes(node.op));
+        (node.domain === '' && (SIZES_SHAPE.includes(node.op) || readsSequences(node.op)));
       if (known) continue;
       const opset = opsets.get(node.domain);
       const why = opset === undefined ? `domain ${node.domain || 'ai.onnx'} is not imported` : 'no such operator here';
