@@ -128,12 +128,69 @@ function describeMatrix(
     const same = s.eq(s.floordiv(i, size), s.floordiv(j, size));
     return turned ? s.not(same) : same;
   }
+  for (const turned of [false, true]) {
+    const cells = (a: number, b: number): boolean => is(a, b) !== turned;
+    const found = [describePrefix, describeSteppedBand, describeGrid].map((f) => f(n, m, cells)).find((f) => f);
+    if (!found || !holds((a, b) => found.is(a, b) !== turned)) continue;
+    const e = found.say(i, j);
+    return turned ? s.not(e) : e;
+  }
   const row = (a: number): boolean => Array.from({ length: m }, (_, b) => is(a, b)).includes(true);
   const column = (b: number): boolean => Array.from({ length: n }, (_, a) => is(a, b)).includes(true);
   const [rows, columns] = [Array.from({ length: n }, (_, a) => row(a)), Array.from({ length: m }, (_, b) => column(b))];
   if (!holds((a, b) => rows[a]! && columns[b]!)) return undefined;
   const [p, q] = [describeRow(n, (a) => rows[a]!, i), describeRow(m, (b) => columns[b]!, j)];
   return p && q && s.and(p, q);
+}
+
+/** What a matrix may be, to be checked against every element. */
+interface Guess {
+  is(i: number, j: number): boolean;
+  say(i: Expr, j: Expr): Expr;
+}
+type Cells = (i: number, j: number) => boolean;
+
+/** The first columns, and beyond them a triangle. */
+function describePrefix(n: number, m: number, is: Cells): Guess | undefined {
+  const ends = Array.from({ length: n }, (_, a) => runOf(m, (b) => is(a, b)) ?? { lo: 1, hi: 0 });
+  if (ends.some(({ lo }) => lo !== 0)) return undefined;
+  const first = Math.min(...ends.map(({ hi }) => hi));
+  const row = ends.findIndex(({ hi }) => hi > first && hi < m);
+  if (row < 0 || first === 0) return undefined;
+  const past = ends[row]!.hi - 1 - row;
+  return {
+    is: (a, b) => b < first || b <= a + past,
+    say: (i, j) => s.or(s.lt(j, first), s.le(j, s.add(i, past))),
+  };
+}
+
+/** Every so many columns on both sides of the diagonal. */
+function describeSteppedBand(n: number, m: number, is: Cells): Guess | undefined {
+  const inside = Array.from({ length: Math.min(n, m) }, (_, by) => by);
+  const [step, ...more] = inside.filter((by) => by > 0 && is(by, 0));
+  if (step === undefined || step < 2) return undefined;
+  const reach = more.at(-1) ?? step;
+  return {
+    is: (a, b) => Math.abs(a - b) <= reach && (a - b) % step === 0,
+    say: (i, j) => s.and(s.le(s.abs(s.sub(i, j)), reach), s.eq(s.floormod(s.sub(i, j), step), 0)),
+  };
+}
+
+/** Cells of a grid that are near each other; tokens stand row by row. */
+function describeGrid(_: number, m: number, is: Cells): Guess | undefined {
+  let radius = 0;
+  while (radius + 1 < m && is(0, radius + 1)) radius++;
+  let width = radius + 1;
+  while (width < m && !is(0, width)) width++;
+  if (!is(0, 0) || width >= m || width < 2) return undefined;
+  const near = (a: number, b: number): boolean => Math.abs(a - b) <= radius;
+  return {
+    is: (a, b) => near(Math.floor(a / width), Math.floor(b / width)) && near(a % width, b % width),
+    say: (i, j) => {
+      const within = (f: (e: Expr, by: number) => Expr): Expr => s.le(s.abs(s.sub(f(i, width), f(j, width))), radius);
+      return s.and(within(s.floordiv), within(s.floormod));
+    },
+  };
 }
 
 /** Rows whose runs start and end at `i + constant`, clipped to the matrix. */

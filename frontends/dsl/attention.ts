@@ -31,7 +31,10 @@ function scoreAttrs({ mask, bias, scale, emptyRow = 'zero', softcap = 0 }: Atten
     return operand(first + n, tensor.dtype, at);
   };
   const score: Score = { ...ops.coords, read };
-  return { attrs: { mask: mask?.(score), bias: bias?.(score), scale, emptyRow, softcap }, operands };
+  const said = mask?.(score);
+  // A mask that is true everywhere is none.
+  const always = said?.op === 'const' && said.arg === 1;
+  return { attrs: { mask: always ? undefined : said, bias: bias?.(score), scale, emptyRow, softcap }, operands };
 }
 
 type AxisError<What extends string, A extends Shape, B extends Shape, I extends number> =
