@@ -85,6 +85,9 @@ function passedOn(
 ): number | undefined {
   if (!isWhole(demand.of(value))) return undefined;
   if (value.op.name === 'get') return axis;
+  // Keys of an attention all of whose queries are read have no reason of their own.
+  const { mask, bias } = value.attrs;
+  if (value.op.name === 'attention' && operand > 0 && operand < 3 && !mask && !bias) return axis;
   const [result, x] = [value.type, value.inputs[operand]!];
   if (result.kind === 'tuple' || x.type.kind === 'tuple') return undefined;
   if (value.op.name === 'reshape') return sameStretch(typeOf(x).shape, result.shape, axis);
@@ -125,9 +128,9 @@ const MIXES: Readonly<Record<string, string>> = {
   reduce_sum: ', which adds up all of them',
   reduce_mean: ', which averages over all of them',
   reduce_max: ', which compares all of them',
-  scan: ', whose steps are not looked into',
-  loop: ', whose steps are not looked into',
-  if: ', whose branches are not looked into',
+  scan: ', whose steps may read any',
+  loop: ', whose steps may read any',
+  if: ', whose branches may read any',
 };
 
 function keyWords(attention: Value): string {
