@@ -12,6 +12,7 @@ import { concat, reshape, sliceAxis } from '../ir/ops/shape.ts';
 import { constant, param } from '../ir/ops/structural.ts';
 import { elements, sameShape } from '../ir/type.ts';
 import { is, isOne, rankOf, shapeOf, staticValues } from './facts.ts';
+import { mergeIntegerProducts } from './merge-integer-products.ts';
 import { describe, type Pass, type PassContext } from './pass.ts';
 import { mapAllBodies, readersOf, replaceValues } from './rewrite.ts';
 
@@ -155,9 +156,8 @@ function biasOf(m: Linear): Value {
 export const mergeProjections: Pass = {
   name: 'merge-projections',
   doc: 'Products of one value with several weights become one product; legal because columns of a product are independent.',
-  run: (graph, cx) =>
-    new Merger(
-      mapAllBodies(graph, (body) => mergeProjections.run(body, cx)),
-      cx,
-    ).run(),
+  run: (graph, cx) => {
+    const bodies = mapAllBodies(graph, (body) => mergeProjections.run(body, cx));
+    return new Merger(mergeIntegerProducts(bodies, cx), cx).run();
+  },
 };

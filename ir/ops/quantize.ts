@@ -105,11 +105,11 @@ export const quantize = defineOp({
     const out = nd(attrs.to, x!.shape);
     const [low, high] = isInt(attrs.to) ? intRange(attrs.to) : [0, 0];
     const scaleOf = scaleIndex(x!, scale!, attrs);
+    const zeroOf = zero && scaleIndex(x!, zero, attrs);
     eachIndex(x!.shape, (at, flat) => {
-      const n = scaleOf(at);
-      const quotient = roundTo(x!.dtype, x!.data[flat]! / scale!.data[n]!);
+      const quotient = roundTo(x!.dtype, x!.data[flat]! / scale!.data[scaleOf(at)]!);
       // The sum is rounded as the type of x adds, which matters for very large quotients only.
-      const q = roundTo(x!.dtype, roundHalfEven(quotient) + (zero?.data[n] ?? 0));
+      const q = roundTo(x!.dtype, roundHalfEven(quotient) + (zeroOf ? zero.data[zeroOf(at)]! : 0));
       out.data[flat] = Number.isNaN(q) ? 0 : Math.min(high, Math.max(low, q)) + 0;
     });
     return out;
@@ -136,6 +136,11 @@ export const quantize = defineOp({
       note: 'blocks',
     },
     { inputs: [given('f32', [3], [NaN, Infinity, -Infinity]), given('f32', [1], [1])], attrs: { to: 'i16' } },
+    {
+      inputs: [f32(3, 2), given('f32', [2], [0.5, 0.25]), given('u8', [], [130])],
+      attrs: { to: 'u8' },
+      note: 'a scale a column, one zero point',
+    },
   ],
 });
 
@@ -159,9 +164,9 @@ export const dequantize = defineOp({
   eval: ([x, scale, zero], attrs) => {
     const out = nd(scale!.dtype, x!.shape);
     const scaleOf = scaleIndex(x!, scale!, attrs);
+    const zeroOf = zero && scaleIndex(x!, zero, attrs);
     eachIndex(x!.shape, (at, flat) => {
-      const n = scaleOf(at);
-      out.data[flat] = (x!.data[flat]! - (zero?.data[n] ?? 0)) * scale!.data[n]!;
+      out.data[flat] = (x!.data[flat]! - (zeroOf ? zero.data[zeroOf(at)]! : 0)) * scale!.data[scaleOf(at)]!;
     });
     return out;
   },
@@ -178,6 +183,7 @@ export const dequantize = defineOp({
     { inputs: [given('u8', [3, 5], undefined, [0, 255]), given('f32', [], [0.125]), given('u8', [], [117])] },
     { inputs: [given('i8', [2, 3, 4], undefined, [-128, 127]), f32(3), given('i8', [3])], note: 'a scale a channel' },
     { inputs: [given('i32', [2, 3]), given('f32', [1], [0.5])], attrs: { axis: 0 }, note: 'a bias' },
+    { inputs: [given('u8', [3, 2]), given('f32', [], [0.5]), given('u8', [2], [1, 3])], note: 'a zero point a column' },
     { inputs: [given('i8', [4, 3]), f32(2, 3), given('i8', [2, 3])], attrs: { axis: 0, block: 2 }, note: 'blocks' },
   ],
 });
