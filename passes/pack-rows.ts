@@ -93,7 +93,10 @@ interface Candidate extends Axes {
 /** The set of rows that most work is done for. */
 function widest(graph: Graph, demand: Demand): Found | undefined {
   const statics = staticValues(graph);
-  const candidates = graphValues(graph).flatMap((v) => (statics.has(v) ? [] : candidatesOf(v, demand.of(v))));
+  const candidates = graphValues(graph).flatMap((v) => {
+    const set = demand.of(v);
+    return statics.has(v) || isTakenAlready(set, demand) ? [] : candidatesOf(v, set);
+  });
   const kinds: Candidate[] = [];
   for (const c of candidates)
     if (!kinds.some((k) => sameExtents(k, c) && within(k.set, c.set, c.extents) && within(c.set, k.set, c.extents)))
@@ -108,6 +111,12 @@ function widest(graph: Graph, demand: Demand): Found | undefined {
     if (work > 0 && (!best || work > best.work)) best = { found: { demand, set: kind.set, batch, size, axes }, work };
   }
   return best?.found;
+}
+
+/** Whether a set says of rows that have been taken by it, or by one like it, which of them are in it: as good as all. */
+function isTakenAlready(set: IndexSet, demand: Demand): boolean {
+  const sources = [...demand.elements.valuesOf(set)];
+  return sources.length > 0 && sources.every(({ op }) => op.name === 'compact');
 }
 
 const sameExtents = (a: Candidate, b: Candidate): boolean => a.extents.every((d, i) => sameDim(d, b.extents[i]!));

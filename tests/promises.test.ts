@@ -114,6 +114,22 @@ test('a count that is promised makes compaction static, for bools and for number
   );
 });
 
+test('rows of a promised count are not counted again where a sum multiplies them with the mask', (t) => {
+  const main = parseGraph(`graph g(%x: f32[2, 8, 64], %w: f32[64, 64], %seen: i64[2, 8] {binary = true, count = 3}) {
+  %a = matmul %x, %w : f32[2, 8, 64]
+  %b = matmul %a, %w : f32[2, 8, 64]
+  %m = cast %seen {to = f32} : f32[2, 8]
+  %c = reshape %m {shape = [2, 8, 1]} : f32[2, 8, 1]
+  %only = mul %b, %c : f32[2, 8, 64]
+  %sum = reduce_sum %only {axes = [1]} : f32[2, 64]
+  return sum: %sum
+}
+`);
+  const after = runPasses(main, pipelineFor(), { validate: true });
+  t.deepEqual(rowsOf(after), ['2×3×64', '2×3×64']);
+  t.false(graphValues(after).some((v) => v.op.name === 'counted'));
+});
+
 test('the rows that a count leaves out are those that are not kept', (t) => {
   const main = parseGraph(`graph g(%x: f32[2, 8, 64], %w: f32[64, 64], %seen: bool[2, 8] {count = 6}) {
   %c = reshape %seen {shape = [2, 8, 1]} : bool[2, 8, 1]
