@@ -1,4 +1,5 @@
 import test from 'ava';
+import onnxProto from 'onnx-proto';
 import ort from 'onnxruntime-node';
 import { compile } from '../../compiler/compile.ts';
 import { open } from '../../runtime/open.ts';
@@ -205,6 +206,34 @@ for (const workload of [TINY_VIT, TINY_BERT, matmul({ m: 3, k: 5, n: 2 }), matmu
     t.true(agreement(outputs, await runOnnx(workload, seededWeights)).maxRel < 1e-5);
   });
 }
+
+test('a quantised workload is the float one in steps of its weights, in heddle as in onnxruntime', async (t) => {
+  const { config } = TINY_BERT.architecture;
+  if (!('vocabulary' in config)) throw new Error('not a BERT');
+  const workload = bert('tiny-int8', { ...config, int8: true });
+  const { model, weights, symbols } = heddleModel(workload, seededWeights);
+  const session = await open(compile(model, { weights, symbols }), { threads: 1 });
+  const results = await session.run(heddleInputs(workload));
+  session.dispose();
+  const outputs = Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, data as Float32Array]));
+  t.true(agreement(outputs, await runOnnx(workload, seededWeights)).maxRel < 0.03);
+  const stored = onnxProto.onnx.ModelProto.decode(onnxGraph(workload).encode(seededWeights)).graph?.initializer ?? [];
+  const found = stored.filter((it) => it.name?.endsWith('_quantized'));
+  t.is(found.length, 6 * config.layers);
+  t.true(found.every((it) => Math.max(...Array.from(Int8Array.from(it.rawData ?? []), Math.abs)) === 127));
+});
+
+test('integers are held against floats of the baseline, where both were measured', (t) => {
+  const of = (competitor: string, model: string, ms: number): Measurement => ({ ...row(competitor, 1, ms), model });
+  const rows = [of('heddle relaxed', 'minilm-l6-128-int8', 10), of('onnxruntime-web', 'minilm-l6-128', 31)];
+  const verdict = verdicts(rows, 'onnxruntime-web').find(({ what }) => what === 'latency against floats');
+  t.is(verdict?.reached, true);
+  t.regex(verdict?.measured ?? '', /^3\.10/);
+  t.deepEqual(
+    verdicts(rows.slice(0, 1), 'onnxruntime-web').filter(({ what }) => what === 'latency against floats'),
+    [],
+  );
+});
 
 test('a weight of the wrong length is refused by name', (t) => {
   const message = /parameter cls_token: got 3 values, shape \[1, 1, 12\] needs 12/;

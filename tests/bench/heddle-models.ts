@@ -1,13 +1,15 @@
 /** The benchmark's workloads as heddle models, with the weights that the peers' ONNX files hold. */
 import { f32, input, type ModelGraph, matmul, model, param } from '../../frontends/dsl/index.ts';
+import { importOnnx } from '../../frontends/onnx/index.ts';
 import { bert } from '../../frontends/zoo/bert.ts';
 import { vit } from '../../frontends/zoo/vit.ts';
+import type { Model } from '../../ir/model.ts';
 import type { WeightStore } from '../../ir/weights.ts';
-import type { BenchModel } from './models.ts';
+import { type BenchModel, onnxGraph } from './models.ts';
 import { bytesOf, SEEDED_WEIGHTS_ID, type WeightSource } from './weights.ts';
 
 export interface HeddleModel {
-  readonly model: ModelGraph;
+  readonly model: Model;
   readonly weights: WeightStore;
   /** Sizes fixed at compile time, as the peers' files have them. */
   readonly symbols: Readonly<Record<string, number>>;
@@ -22,7 +24,9 @@ export function heddleModel(workload: BenchModel, values: WeightSource): HeddleM
       return { model: graph, weights: storeOf(graph, values, ''), symbols: { batch: 1 } };
     }
     case 'bert': {
-      const { tokens, ...sizes } = it.config;
+      const { tokens, int8, ...sizes } = it.config;
+      // The zoo has no quantised models: it is read from the file that the peers run.
+      if (int8) return { ...importOnnx(onnxGraph(workload).encode(values)), symbols: {} };
       const graph = bert({ name, ...sizes, maskedLm: false, nextSentence: false });
       return { model: graph, weights: storeOf(graph, values, 'bert.'), symbols: { batch: 1, sequence: tokens } };
     }

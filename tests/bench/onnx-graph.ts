@@ -4,7 +4,7 @@ import { bytesOf, type Parameter, type WeightSource } from './weights.ts';
 const { onnx } = onnxProto;
 
 /** ONNX element types that the benchmark's models use, by the number of `TensorProto.DataType`. */
-const DATA_TYPE = { f32: 1, i64: 7 } as const;
+const DATA_TYPE = { f32: 1, i8: 3, i64: 7 } as const;
 export type OnnxDtype = keyof typeof DATA_TYPE;
 
 /** Attribute values by their ONNX kind; `float` is spelled out because 1 alone could be either number. */
@@ -61,6 +61,42 @@ export class OnnxGraph {
       shape: [columns, rows],
       bytes: (weights) => transpose(checked(weights, name, [rows, columns]), rows, columns),
     });
+  }
+
+  /**
+   * A [rows, columns] parameter as onnxruntime's dynamic quantisation stores it: i8[columns, rows], one scale for all that
+   * takes its largest magnitude to 127, and the zero point 0.
+   */
+  quantized(
+    name: string,
+    rows: number,
+    columns: number,
+  ): { readonly weight: string; readonly scale: string; readonly zero: string } {
+    this.#record(name, [rows, columns]);
+    const values = (weights: WeightSource): Float32Array => {
+      const bytes = transpose(checked(weights, name, [rows, columns]), rows, columns);
+      return new Float32Array(bytes.buffer, bytes.byteOffset, rows * columns);
+    };
+    const shape = [columns, rows];
+    return {
+      weight: this.#initializer({
+        name: `${name}_quantized`,
+        dtype: 'i8',
+        shape,
+        bytes: (weights) => {
+          const all = values(weights);
+          const scale = scaleOf(all);
+          return new Uint8Array(Int8Array.from(all, (x) => Math.round(x / scale)).buffer);
+        },
+      }),
+      scale: this.#initializer({
+        name: `${name}_scale`,
+        dtype: 'f32',
+        shape: [],
+        bytes: (weights) => bytesOf(Float32Array.of(scaleOf(values(weights)))),
+      }),
+      zero: this.#initializer({ name: 'zero_i8', dtype: 'i8', shape: [], bytes: () => new Uint8Array(1) }),
+    };
   }
 
   scalar(value: number): string {
@@ -132,6 +168,9 @@ function attributeProto(name: string, value: Attribute): onnxProto.onnx.IAttribu
   if ('float' in value) return { name, type: FLOAT, f: value.float };
   return { name, type: INTS, ints: [...value] };
 }
+
+/** What one step of 127 to either side stands for. */
+const scaleOf = (values: Float32Array): number => values.reduce((most, x) => Math.max(most, Math.abs(x)), 0) / 127;
 
 function checked(weights: WeightSource, name: string, shape: readonly number[]): Uint8Array {
   const values = weights(name, shape);

@@ -20,6 +20,8 @@ export interface BertConfig {
   readonly mlp: number;
   readonly vocabulary: number;
   readonly positions: number;
+  /** Linear maps as integer products: weights of 8 bits, activations quantised as they come. */
+  readonly int8?: boolean;
 }
 
 /** [B, M, K] times [B, K, N]; without a batch the second operand is a weight, with one both are inputs. */
@@ -58,7 +60,7 @@ export function vitOnnx(name: string, config: VitConfig): OnnxGraph {
 
   for (let layer = 0; layer < layers; layer++) {
     const block = `blocks.${layer}`;
-    const qkv = linear(g, layerNorm(g, x, `${block}.norm1`, width, 1e-6), `${block}.attn.qkv`, width, 3 * width);
+    const qkv = floatLinear(g, layerNorm(g, x, `${block}.norm1`, width, 1e-6), `${block}.attn.qkv`, width, 3 * width);
     const split = g.node('Reshape', [qkv, g.integers([1, tokens, 3, heads, headWidth])]);
     const byHead = g.node('Transpose', [split], { perm: [2, 0, 3, 1, 4] });
     const parts = g.nodes('Split', [byHead, g.integers([1, 1, 1])], { axis: 0 }, 3);
@@ -66,9 +68,9 @@ export function vitOnnx(name: string, config: VitConfig): OnnxGraph {
     const scaled = g.node('Mul', [q, g.scalar(headWidth ** -0.5)]);
     const scores = g.node('MatMul', [scaled, g.node('Transpose', [k], { perm: [0, 1, 3, 2] })]);
     const attended = mergeHeads(g, g.node('MatMul', [g.node('Softmax', [scores], { axis: -1 }), v]), tokens, width);
-    x = g.node('Add', [x, linear(g, attended, `${block}.attn.proj`, width, width)]);
-    const hidden = linear(g, layerNorm(g, x, `${block}.norm2`, width, 1e-6), `${block}.mlp.fc1`, width, mlp);
-    x = g.node('Add', [x, linear(g, gelu(g, hidden), `${block}.mlp.fc2`, mlp, width)]);
+    x = g.node('Add', [x, floatLinear(g, attended, `${block}.attn.proj`, width, width)]);
+    const hidden = floatLinear(g, layerNorm(g, x, `${block}.norm2`, width, 1e-6), `${block}.mlp.fc1`, width, mlp);
+    x = g.node('Add', [x, floatLinear(g, gelu(g, hidden), `${block}.mlp.fc2`, mlp, width)]);
   }
 
   const classToken = g.node('Gather', [layerNorm(g, x, 'norm', width, 1e-6), g.integers([0], [])], { axis: 1 });
@@ -84,6 +86,7 @@ export function vitOnnx(name: string, config: VitConfig): OnnxGraph {
 export function bertOnnx(name: string, config: BertConfig): OnnxGraph {
   const { tokens, width, layers, heads, mlp, vocabulary, positions } = config;
   const g = new OnnxGraph(name);
+  const linear = config.int8 ? integerLinear : floatLinear;
   const headWidth = width / heads;
 
   const ids = g.input('input_ids', 'i64', [1, tokens]);
@@ -139,7 +142,16 @@ export function matmulOnnx(name: string, config: MatmulConfig): OnnxGraph {
   return g;
 }
 
-function linear(g: OnnxGraph, x: string, name: string, from: number, to: number): string {
+/** What onnxruntime's `quantize_dynamic` makes of a linear map. */
+function integerLinear(g: OnnxGraph, x: string, name: string, from: number, to: number): string {
+  const [whole, scale, zero] = g.nodes('DynamicQuantizeLinear', [x], {}, 3) as [string, string, string];
+  const w = g.quantized(`${name}.weight`, to, from);
+  const sums = g.node('MatMulInteger', [whole, w.weight, zero, w.zero]);
+  const real = g.node('Mul', [g.node('Cast', [sums], { to: 1 }), g.node('Mul', [scale, w.scale])]);
+  return g.node('Add', [g.parameter(`${name}.bias`, [to]), real]);
+}
+
+function floatLinear(g: OnnxGraph, x: string, name: string, from: number, to: number): string {
   const product = g.node('MatMul', [x, g.transposed(`${name}.weight`, to, from)]);
   return g.node('Add', [g.parameter(`${name}.bias`, [to]), product]);
 }

@@ -19,6 +19,10 @@ const SPEED: readonly { competitor: string; threads: number; times: Readonly<Rec
   { competitor: 'heddle plain', threads: 1, times: { 'vit-b16': 1.4, 'bert-base-128': 1.4, 'minilm-l6-128': 1.4 } },
   { competitor: 'heddle relaxed', threads: 2, times: { 'vit-b16': 2, 'bert-base-128': 2, 'minilm-l6-128': 2 } },
 ];
+/** How many times faster than the baseline runs another model, the same in floats, by median wall time on one thread. */
+const AGAINST: readonly { readonly model: string; readonly other: string; readonly times: number }[] = [
+  { model: 'minilm-l6-128-int8', other: 'minilm-l6-128', times: 3 },
+];
 /** Resident bytes beyond Node's own and the model's weights and working memory. */
 const SLACK_BYTES = 32 * 2 ** 20;
 /** Opening time over the baseline's. */
@@ -52,6 +56,7 @@ export function firstResultVerdict({ median, min }: Summary): Verdict {
 export function verdicts(rows: readonly Measurement[], baseline: string): Verdict[] {
   return rows.flatMap((row) => [
     ...speed(row, rows, baseline),
+    ...speedAgainst(row, rows, baseline),
     ...opening(row, rows, baseline),
     ...sizes(row),
     ...compilation(row),
@@ -72,6 +77,16 @@ function* speed(row: Measurement, rows: readonly Measurement[], baseline: string
   const measured = [ratio.median, ratio.p20, ratio.cpu].map((x) => x.toFixed(2)).join(' / ');
   const promised = `≥ ${times.toFixed(1)} ×`;
   yield { what: 'latency', ...of(row), promised, measured: `${measured} ×`, reached: ratio.median >= times };
+}
+
+function* speedAgainst(row: Measurement, rows: readonly Measurement[], baseline: string): Generator<Verdict> {
+  const known = AGAINST.find(({ model }) => model === row.model);
+  if (!known || row.competitor !== 'heddle relaxed' || row.threads !== 1) return;
+  const ratio = ratioOf({ ...row, model: known.other }, rows, baseline);
+  if (!ratio) return;
+  const measured = `${[ratio.median, ratio.p20, ratio.cpu].map((x) => x.toFixed(2)).join(' / ')} ×`;
+  const promised = `≥ ${known.times.toFixed(1)} × ${baseline} on ${known.other}`;
+  yield { what: 'latency against floats', ...of(row), promised, measured, reached: ratio.median >= known.times };
 }
 
 function* opening(row: Measurement, rows: readonly Measurement[], baseline: string): Generator<Verdict> {
