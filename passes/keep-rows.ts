@@ -9,6 +9,7 @@ import type { Expr } from '../ir/expr.ts';
 import { type Graph, graph as makeGraph, typeOf, type Value } from '../ir/graph.ts';
 import { coordinate, holdsOn, isMentioned, isNone, isWhole, isWithin, replace } from '../ir/index-set.ts';
 import { makeValue } from '../ir/op.ts';
+import { normalizeAxes } from '../ir/ops/check.ts';
 import { select } from '../ir/ops/elementwise.ts';
 import { expand, reshape, sliceAxis } from '../ir/ops/shape.ts';
 import { project, scalar } from '../ir/ops/structural.ts';
@@ -204,7 +205,8 @@ export class RowKeeper {
     const { shape, dtype } = typeOf(x);
     const set = this.demand.of(x);
     const label = this.#labels.get(x);
-    if (label && this.#isRectangular(x, label) && label.rows.ascending && label.rows.exact) {
+    const isFolded = label && normalizeAxes(value.attrs.axes as readonly number[], shape.length).includes(label.axis);
+    if (isFolded && this.#isRectangular(x, label) && label.rows.ascending && label.rows.exact) {
       const own = { ...value, inputs: [this.at(x, label)] };
       return makeValue(own.op, own.inputs, value.attrs, value);
     }

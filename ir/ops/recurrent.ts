@@ -5,9 +5,12 @@
  * matrix product outside the scan; only those with r are inside.
  */
 import { opt } from '../attr.ts';
+import type { NeedContext } from '../core.ts';
 import { fail } from '../diagnostic.ts';
 import { graph, typeOf, type Value } from '../graph.ts';
+import { type IndexSet, or } from '../index-set.ts';
 import { type Nd, nd } from '../nd.ts';
+import { needByAxes } from '../need.ts';
 import { type AxisMap, defineOp, type ExampleInput } from '../op.ts';
 import { printType } from '../print.ts';
 import { index, add as plus, mul as times } from '../scalar.ts';
@@ -66,6 +69,16 @@ function layerRoles(inputs: readonly TensorType[], states: number): AxisMap {
   const mixed = (t: TensorType): 'mix'[] => t.shape.map(() => 'mix');
   return inputs.map((t, n) => (n === 0 ? ['mix', 1, 'mix'] : n < 4 ? mixed(t) : n < 4 + states ? [1, 'mix'] : [1]));
 }
+
+/** Rows of any result are read at all steps. Final states are [B, H], so their rows stand on another axis than those of y. */
+const layerNeed =
+  (states: number) =>
+  (demand: readonly IndexSet[], { inputs, outs }: NeedContext<unknown>): readonly IndexSet[] => {
+    const roles = layerRoles(inputs, states);
+    const ofStates = roles.map((own) => own.map((role) => (role === 1 ? 0 : role)));
+    const byStates = needByAxes(demand.slice(1), outs.slice(1), ofStates);
+    return needByAxes(demand.slice(0, 1), outs.slice(0, 1), roles).map((set, n) => or(set, byStates[n]!));
+  };
 
 /** One row at one step: products with the weights are at hand, the cell does the rest. */
 interface CellInput {
@@ -200,6 +213,7 @@ export const lstm = defineOp({
   attrs: directed,
   type: (inputs) => tuple(...layerType(inputs, 4, ['h0', 'c0'], [4, 8])),
   axes: (inputs) => layerRoles(inputs, 2),
+  need: layerNeed(2),
   eval: (operands, { reverse }) =>
     runLayer(operands, 4, 2, reverse, ({ wx, rh, rb }, [h, c]) => {
       const gate = (g: number, j: number): number => wx(g, j) + rh(g, j, h!) + rb(g, j);
@@ -248,6 +262,7 @@ export const gru = defineOp({
   },
   type: (inputs) => tuple(...layerType(inputs, 3, ['h0'], [6])),
   axes: (inputs) => layerRoles(inputs, 1),
+  need: layerNeed(1),
   eval: (operands, { reverse, linearBeforeReset }) =>
     runLayer(operands, 3, 1, reverse, ({ wx, rh, rb }, [h]) => {
       const gate = (g: number, j: number): number => logistic(wx(g, j) + rh(g, j, h!) + rb(g, j));
@@ -313,6 +328,7 @@ export const rnn = defineOp({
   attrs: { ...directed, activation: opt.oneOf(['tanh', 'relu'], 'tanh', 'f') },
   type: (inputs) => tuple(...layerType(inputs, 1, ['h0'], [1, 2])),
   axes: (inputs) => layerRoles(inputs, 1),
+  need: layerNeed(1),
   eval: (operands, { reverse, activation }) =>
     runLayer(operands, 1, 1, reverse, ({ wx, rh, rb }, [h]) => [
       h!.map((_, j) => {
