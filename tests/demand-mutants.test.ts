@@ -9,7 +9,7 @@ import type { Replay } from './support/replay.ts';
 import { program } from './support/token-graph.ts';
 
 /** Programs within which every mistake must be found. */
-const MOST = 800;
+const MOST = 1500;
 const KINDS = Object.keys(GARBAGE);
 
 /** Whether the outputs of a program show that the demand is wrong. */

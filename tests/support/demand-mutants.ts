@@ -300,10 +300,22 @@ const WINDOWS: readonly Mutant[] = [
 
 /** Axis 0 of what a scan goes over is time. */
 const timed =
-  (keep: (last: Expr) => Expr): Wrong =>
+  (keep: (last: Expr) => Expr, n = 1): Wrong =>
   (right, _, { inputs }) =>
-    right.with(1, and(where(keep(s.sub(s.index(inputs[1]!.shape[0]!), 1))), right[1]!));
+    right.with(n, and(where(keep(s.sub(s.index(inputs[n]!.shape[0]!), 1))), right[n]!));
+const LAYERS = ['lstm', 'gru', 'rnn'] as const;
 const TIME: readonly Mutant[] = [
+  ...LAYERS.flatMap((name) => [
+    mutant(
+      'the last step only',
+      name,
+      timed((last) => s.eq(coordinate(0), last), 0),
+    ),
+    mutant('the state before the first step is forgotten', name, without(4)),
+    mutant('rows of states stand where those of the output do', name, (_, demand, cx, { op, attrs }) =>
+      needByAxes(demand, cx.outs, op.axes!(cx.inputs, attrs)),
+    ),
+  ]),
   mutant(
     'the last step only',
     'scan',

@@ -5,13 +5,14 @@
  */
 import { isFloat } from '../../ir/dtype.ts';
 import { type Graph, graphValues, typeOf, type Value } from '../../ir/graph.ts';
+import { ALL, type IndexSet } from '../../ir/index-set.ts';
 import { type Nd, rowMajor } from '../../ir/nd.ts';
 import { coordinates } from '../../ir/need.ts';
 import { seeded } from '../../ir/ops/example.ts';
 import type { Demand } from '../../passes/demand.ts';
 import { staticValues } from '../../passes/facts.ts';
 import { members } from './demand-run.ts';
-import { difference, type Replay } from './replay.ts';
+import { difference, type Replay, type Tensors } from './replay.ts';
 
 /** Finite numbers that stand where nobody looks. */
 export const GARBAGE: Readonly<Record<string, (x: number, roll: number) => number>> = {
@@ -62,6 +63,7 @@ function spoiled(x: Nd, open: Float64Array, kind: string, next: () => number): N
  * garbage. This is the theorem of non-interference at all values at once.
  *
  * @param only the values that are spoiled; all where it is absent
+ * @param observed what is looked at of the outputs, as the demand was told
  */
 export function leak(
   demand: Demand,
@@ -69,6 +71,7 @@ export function leak(
   kind: keyof typeof GARBAGE,
   seed: number,
   only?: readonly Value[],
+  observed: Readonly<Record<string, IndexSet>> = {},
 ): string | undefined {
   const next = seeded(seed);
   const places = new Map<Value, Float64Array>();
@@ -80,7 +83,17 @@ export function leak(
     const open = places.get(v);
     return open ? spoiled(x, open, kind, next) : x;
   });
-  return difference(run.outputs(), outputs);
+  return difference(looked(run.outputs()), looked(outputs));
+
+  /** Outputs with zeros where nobody looks. */
+  function looked(all: Tensors): Tensors {
+    return Object.fromEntries(
+      Object.entries(all).map(([name, x]): [string, Nd] => {
+        const read = members(observed[name] ?? ALL, demand.elements, x.shape, run).data;
+        return [name, { ...x, data: x.data.map((v, i) => (read[i] ? v : 0)) }];
+      }),
+    );
+  }
 }
 
 /** Whether a demand leaves out anything that could be changed, of some values or of all. */

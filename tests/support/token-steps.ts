@@ -10,6 +10,7 @@ import { matmul } from '../../ir/ops/linear.ts';
 import { groupNorm, layerNorm, softmax } from '../../ir/ops/norm.ts';
 import { argMax, cumsum, topK } from '../../ir/ops/order.ts';
 import { maxPool } from '../../ir/ops/pool.ts';
+import { gru, lstm, rnn } from '../../ir/ops/recurrent.ts';
 import { reduceMax, reduceSum } from '../../ir/ops/reduce.ts';
 import { compact, restore } from '../../ir/ops/rows.ts';
 import { concat, expand, iota, pad, reshape, slice, sliceAxis, split, transpose } from '../../ir/ops/shape.ts';
@@ -213,6 +214,47 @@ const overTime: Step = (d, pool) => {
 };
 const turnedBack = (x: Value): Value => transpose([x], { perm: [1, 0, 2] });
 
+/** One entry in place of all. */
+const oneEntry = (d: Dice, x: Value): Value => {
+  const own = d.below(ENTRIES);
+  return expand([sliceAxis(x, 0, own, own + 1)], { shape: typeOf(x).shape });
+};
+
+/** The last features, behind features that are the same for all rows. */
+const halfOf = (d: Dice, x: Value): Value => {
+  const half = [ENTRIES, rowsOf(x), WIDTH / 2];
+  const first = expand([sliceAxis(token(d), 2, 0, WIDTH / 2)], { shape: half });
+  return concat([first, sliceAxis(x, 2, WIDTH / 2, WIDTH)], { axis: 2 });
+};
+
+/** A recurrent layer: what it gives at each row, or its last state. */
+const recurrent: Step = (d, pool, has) => {
+  const x = d.pick(pool);
+  const [layer, gates, states] = d.pick([
+    [lstm, 4, 2],
+    [gru, 3, 1],
+    [rnn, 1, 1],
+  ] as const);
+  const table = (name: string, ...shape: number[]): Value =>
+    param([], { name: `${name}${gates}`, dtype: 'f32', shape }, { name });
+  const start = Array.from({ length: states }, () =>
+    reshape([sliceAxis(has.memory, 1, 0, 1)], { shape: [ENTRIES, WIDTH] }),
+  );
+  const lens = rowsOf(x) === has.count && d.below(2) ? [reshape([has.lengths], { shape: [ENTRIES] })] : [];
+  const operands = [
+    transpose([x], { perm: [1, 0, 2] }),
+    table('wx', gates * WIDTH, WIDTH),
+    table('wh', gates * WIDTH, WIDTH),
+    table('wb', 2 * gates * WIDTH),
+    ...start,
+    ...lens,
+  ];
+  const out = layer(operands, { reverse: d.below(2) === 1 });
+  if (d.below(2)) return turnedBack(project(out, 0));
+  const last = reshape([project(out, 1 + d.below(states))], { shape: [ENTRIES, 1, WIDTH] });
+  return d.pick([() => last, () => oneEntry(d, last), () => halfOf(d, last)])();
+};
+
 /** An image as tokens: patches without overlap, or windows that overlap. */
 const patches: Step = (d, _, { pixels }) => {
   const apart = d.below(2) === 0;
@@ -239,7 +281,11 @@ export const STEPS: Readonly<Record<string, Step>> = {
   linear: (d, pool) => matmul([d.pick(pool), weight(d)]),
   'linear again': (d, pool) => matmul([d.pick(pool), weight(d)]),
   tanh: (d, pool) => e.tanh([d.pick(pool)]),
-  norm: (d, pool) => layerNorm([d.pick(pool), vector('g'), vector('h')]),
+  norm: (d, pool) => {
+    const x = d.pick(pool);
+    const y = layerNorm([x, vector('g'), vector('h')]);
+    return d.below(3) ? y : halfOf(d, y);
+  },
   residual: (d, pool) => e.add(alike(d, pool)),
   'residual again': (d, pool) => e.add(alike(d, pool)),
   'one row for all': (d, pool, has) => {
@@ -344,7 +390,7 @@ export const STEPS: Readonly<Record<string, Step>> = {
   },
   'padded before': (d, pool) => {
     const x = d.pick(pool);
-    const mode = d.pick(['constant', 'constant', 'edge'] as const);
+    const mode = d.pick(['constant', 'edge'] as const);
     return few(pad([x], { before: [0, 1, 0], after: [0, d.below(2), 0], mode }));
   },
   'moved by one': (d, pool) => {
@@ -383,10 +429,7 @@ export const STEPS: Readonly<Record<string, Step>> = {
   },
   'the entries in turn': (d, pool) => {
     const x = d.pick(pool);
-    const own = d.below(ENTRIES);
-    return d.below(2)
-      ? expand([sliceAxis(x, 0, own, own + 1)], { shape: typeOf(x).shape })
-      : concat([sliceAxis(x, 0, 1, 2), sliceAxis(x, 0, 0, 1)], { axis: 0 });
+    return d.below(2) ? oneEntry(d, x) : concat([sliceAxis(x, 0, 1, 2), sliceAxis(x, 0, 0, 1)], { axis: 0 });
   },
   'one of a stack': (d, pool) => {
     const [a, b] = alike(d, pool);
@@ -395,6 +438,7 @@ export const STEPS: Readonly<Record<string, Step>> = {
     return reshape([sliceAxis(all, 0, 1, 2)], { shape: typeOf(a).shape });
   },
   'over time': overTime,
+  recurrent,
   patches,
   windows,
 };
