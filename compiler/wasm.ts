@@ -76,7 +76,7 @@ class SharedFunctions {
     print(made);
     const code: number[] = [];
     made.encode(code);
-    const key = `${params.length}:${code.join()}`;
+    const key = `${params.length}:${Buffer.from(code).toString('latin1')}`;
     const twin = this.#known.get(key);
     if (twin) {
       this.#module.discard(made);
