@@ -33,10 +33,28 @@ const withoutPromises: Plugin = {
     }));
   },
 };
+/** Leaves out what counts sizes on a GPU, for the bundles whose sizes are all those of inputs. */
+const withoutCounts: Plugin = {
+  name: 'without counts',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /\/webgpu-counts\.js$/ }, () => ({ path: 'counts', namespace: 'uncounted' }));
+    onLoad({ filter: /.*/, namespace: 'uncounted' }, () => ({
+      contents: `const nothing = () => {};
+        export class KeptCounts { word = nothing; grid = nothing; op = nothing; place = nothing; }
+        export class Counting { bytes = 0; take = nothing; copy = nothing; settle = nothing; read = () => nothing; }`,
+    }));
+  },
+};
 /** Folders of files for bundles whose inputs promise nothing, and for the others. */
 const VARIANTS = [
   ['', [withoutPromises]],
   ['promises', []],
+] as const;
+
+/** Folders of `webgpu.js` for bundles that count nothing, and for the others. */
+const GPU_VARIANTS = [
+  ['', [withoutPromises, withoutCounts]],
+  ['counts', [withoutPromises]],
 ] as const;
 
 for (const [variant, plugins] of VARIANTS)
@@ -86,7 +104,7 @@ for (const [file, lines] of [
   ['webgpu.js', [`export { loadWebGpu } from './webgpu.js';`]],
 ] as const) {
   const outer = file === 'heddle.js';
-  for (const [variant, plugins] of outer ? VARIANTS : VARIANTS.slice(0, 1))
+  for (const [variant, plugins] of outer ? VARIANTS : file === 'webgpu.js' ? GPU_VARIANTS : VARIANTS.slice(0, 1))
     await build({
       ...common,
       stdin: { contents: lines.join('\n'), resolveDir: runtime },

@@ -3,6 +3,7 @@ import { SCALARS } from '../ir/dtype.ts';
 import type { Buffer } from '../ir/expr.ts';
 import type { Kernel } from '../ir/kernel.ts';
 import type { WgslKernel } from '../runtime/manifest.ts';
+import { GRIDS } from './device-counts.ts';
 import { copyKernel } from './gpu-copy.ts';
 import type { Stage } from './region.ts';
 import type { ScheduledProgram } from './schedule-regions.ts';
@@ -57,7 +58,7 @@ export class GpuKernelList {
     }
   }
 
-  /** Prints what was added; kernels that come out the same stand there once, and copies when they are first asked for. */
+  /** Prints what was added; kernels that come out the same stand there once; copies and what follows from counts when they are first asked for. */
   print(): PrintedShaders {
     const sets = Array.from({ length: this.sets }, () => ({ features: new Set<string>(), sources: [] as string[] }));
     const kernels: WgslKernel[] = [];
@@ -85,7 +86,7 @@ export class GpuKernelList {
       numberOf: (kernel) => {
         const at = numbers.get(kernel);
         if (at !== undefined) return at;
-        if (!this.copies.has(kernel)) throw new Error(`kernel ${kernel.name} was not added`);
+        if (!this.copies.has(kernel) && kernel.name !== GRIDS) throw new Error(`kernel ${kernel.name} was not added`);
         const reads = SCALARS.some((dtype) => copyKernel(dtype, true) === kernel);
         const weights = new Set(reads ? [kernel.buffers[0]!] : []);
         const made = number(sets.map(() => ({ kernel, weights })));

@@ -47,7 +47,7 @@ class StepPacker {
         const args = step.args.map((a) => this.address(a));
         return [step.kernel, args, step.params, step.grid, step.chunk, step.label];
       }
-      if ('loop' in step) return { ...step, steps: this.steps(step.steps) };
+      if ('steps' in step) return { ...step, steps: this.steps(step.steps ?? []) };
       if ('if' in step) return { ...step, then: this.steps(step.then), else: this.steps(step.else) };
       return step as unknown as PackedStep;
     });

@@ -9,6 +9,7 @@ import { asExpr, type Dim, elements } from '../ir/type.ts';
 import type { Address, BufferInfo, Count, EntryPlan, Launch, Port, Size, Step } from '../runtime/manifest.ts';
 import { notEmpty } from './buffers.ts';
 import { Capacities } from './capacity.ts';
+import { type CountedPlan, countOnDevice } from './device-counts.ts';
 import { COPIED, copyKernel } from './gpu-copy.ts';
 import type { Partition } from './partition.ts';
 import type { Binding, Region, Stage, WeightLayout } from './region.ts';
@@ -90,6 +91,7 @@ export class Planner {
       take(this.counts(partition, region.region, places));
     }
     const { outputs } = graph;
+    if (this.target === 'webgpu') countOnDevice(this.counted(steps, graph.inputs, places));
     const bytes = this.lives.map((l) => notEmpty(this.capacities.roomFor(l.bytes)));
     return {
       symbols: symbolInfos([...this.sizes, ...bytes]),
@@ -101,6 +103,18 @@ export class Planner {
       buffers: this.lives.map(({ first, last }, i): BufferInfo => ({ bytes: sizeOf(bytes[i]!), first, last })),
       scratch: this.scratch,
       steps,
+    };
+  }
+
+  /** What a device that keeps its counts needs of the plan, once all steps stand. */
+  private counted(steps: Step[], inputs: readonly Value[], places: Places): CountedPlan {
+    const given = inputs.map((v) => places.get(v)!);
+    return {
+      steps,
+      inputs: new Set(given.flatMap((address) => ('b' in address ? [address.b] : []))),
+      kernel: this.kernels,
+      buffer: (bytes, step) => ({ b: this.lives.push({ bytes: literal(bytes), first: step, last: step }) - 1 }),
+      keep: (address) => void this.touch(address, 'a count'),
     };
   }
 

@@ -124,6 +124,7 @@ function checkSteps(
       nested(step.else, `${where}.else`, new Set(names));
     } else if ('count' in step) {
       shape({ count: text, at: address, min: expr, max: expr })(step, where);
+      nested(step.steps ?? [], `${where}.steps`);
       if (names.has(step.count as string)) fail(`${where}.count`, step.count, 'a new symbol');
       names.add(step.count as string);
     } else shape({ from: address, to: address, bytes: expr })(step, where);

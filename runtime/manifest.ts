@@ -98,12 +98,18 @@ export interface Copy {
  * list and inside them (parameters, grids, chunks, trips, offsets, lengths) and, on the top level, in the shapes of outputs.
  * A number outside `min` … `max` ends the run. Buffers never mention such symbols: they have room for `max`. A symbol that
  * nobody mentions makes the step a mere check.
+ *
+ * With `steps`, on WebGPU alone, the host need not know the number before the end of the run: their one launch writes i32s
+ * into its last argument, the number within its bounds, and then three workgroup counts for each grid that mentions it, in the
+ * order in which launches up to the next count first have it; no grid is the same as one before. Parameters that
+ * mention the number are the number itself, and all counts of the plan have steps.
  */
 export interface Count {
   readonly count: string;
   readonly at: Address;
   readonly min: Size;
   readonly max: Size;
+  readonly steps?: readonly [Launch];
 }
 
 export type Step = Launch | Loop | Branch | Copy | Count;

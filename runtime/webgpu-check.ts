@@ -6,7 +6,7 @@ import type { Launch, Manifest, Step, WebGpuPart } from './manifest.ts';
 export function eachLaunch(steps: readonly Step[], visit: (launch: Launch) => void): void {
   for (const step of steps) {
     if ('kernel' in step) visit(step);
-    else if ('loop' in step) eachLaunch(step.steps, visit);
+    else if ('steps' in step) eachLaunch(step.steps ?? [], visit);
     else if ('if' in step) {
       eachLaunch(step.then, visit);
       eachLaunch(step.else, visit);

@@ -105,7 +105,7 @@ export class Machine {
     if (known !== undefined) return known;
     const { gpu } = this;
     const { device } = gpu;
-    const usage = USAGE.uniform | USAGE.copyTarget;
+    const usage = USAGE.uniform | USAGE.indirect | USAGE.copyTarget;
     const { uniforms: words, ops } = program;
     const late = ops.some((op) => op.kind === 'launch' && op.words.length > 0 && op.block === undefined);
     if (late) this.ring ??= await gpu.create(RING * BINDING_ALIGN, usage, 'parameters');

@@ -4,9 +4,12 @@ import { HeddleError } from './error.ts';
 import { type Num, numberOf } from './late.ts';
 import { type Address, type EntryPlan, type Launch, type Port, type Size, type Step, sizeOf } from './manifest.ts';
 import { product } from './tensor.ts';
+import { type CountOp, KeptCounts, type Range } from './webgpu-counts.ts';
 import { WORD } from './webgpu-data.ts';
 import { offsetsOf, type Pipeline } from './webgpu-kernels.ts';
 import { BINDING_ALIGN, type WeightRange } from './webgpu-weights.ts';
+
+export type { Range } from './webgpu-counts.ts';
 
 type Symbols = Readonly<Record<string, number>>;
 
@@ -20,13 +23,6 @@ export interface Bindings {
   readonly limits: Pick<GPUSupportedLimits, 'maxStorageBufferBindingSize' | 'maxBufferSize'>;
 }
 
-/** Bytes of the arena, or of a buffer of weights when that is given. */
-export interface Range {
-  readonly weights?: number;
-  readonly at: number;
-  readonly bytes: number;
-}
-
 export interface GpuLaunch {
   readonly kind: 'launch';
   readonly label: string;
@@ -37,8 +33,10 @@ export interface GpuLaunch {
   readonly grid: Num;
   /** The uniform's i32s. */
   readonly words: readonly Num[];
-  /** Where its uniform stands among those of the program; undefined when a word is only known as the program runs. */
+  /** Where its uniform stands among those of the program; undefined when the host learns a word as the program runs. */
   readonly block: number | undefined;
+  /** Where the device finds its workgroups, in bytes among the uniforms of the program. */
+  readonly indirect: number | undefined;
 }
 
 /** One instruction; targets are positions in the list. */
@@ -48,7 +46,7 @@ export type GpuOp =
   | { readonly kind: 'next'; readonly start: number }
   | { readonly kind: 'unless'; readonly at: Range; target: number }
   | { readonly kind: 'jump'; target: number }
-  | { readonly kind: 'count'; readonly symbol: string; readonly at: Range; readonly min: Num; readonly max: Num };
+  | CountOp;
 
 export interface GpuPort {
   readonly port: Port;
@@ -63,7 +61,7 @@ export interface GpuProgram {
   readonly outputs: readonly GpuPort[];
   /** Bytes of the arena. */
   readonly bytes: number;
-  /** The uniforms of all launches that are known, `BINDING_ALIGN` apart. */
+  /** The uniforms of all launches that are known, and room for grids that are not, `BINDING_ALIGN` apart. */
   readonly uniforms: Int32Array<ArrayBuffer>;
   readonly symbols: Symbols;
   /** Frees what the device holds for the program; set when it first runs. */
@@ -115,6 +113,7 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
   const whole: Range = { at: 0, bytes: Math.max(BINDING_ALIGN, arena.bytes) };
   const blocks: (readonly number[])[] = [];
   const places = new Map<string, number>();
+  const counts = new KeptCounts(blocks);
 
   const inArena = (address: Address): number => {
     if (!('b' in address)) throw bad('a step looks at what is no buffer of the arena');
@@ -162,9 +161,11 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
         return ('w' in address ? address.w : inArena(address)) / WORD;
       }),
     );
-    const words = [...params.map((size) => num(size, symbols, -INT, INT - 1, `a parameter of ${label}`)), ...offsets];
+    const word = (size: Size): Num => counts.word(size) ?? num(size, symbols, -INT, INT - 1, `a parameter of ${label}`);
+    const words = [...params.map(word), ...offsets];
     const grid = num(step.grid, symbols, 0, INT - 1, `the grid of ${label}`);
-    return { kind: 'launch', label, kernel: step.kernel, ranges, grid, words, block: blockOf(words) };
+    const indirect = counts.grid(step.grid);
+    return { kind: 'launch', label, kernel: step.kernel, ranges, grid, words, block: blockOf(words), indirect };
   };
   const blockOf = (words: readonly Num[]): number | undefined => {
     if (words.length === 0 || !words.every((word) => typeof word === 'number')) return undefined;
@@ -196,8 +197,7 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
         emit(step.else);
         jump.target = ops.length;
       } else if ('count' in step) {
-        const [min, max] = [step.min, step.max].map((x) => num(x, symbols, 0, INT - 1, `a bound of ${step.count}`));
-        ops.push({ kind: 'count', symbol: step.count, at: word(step.at), min: min!, max: max! });
+        ops.push(counts.op(step, { emit, num, word, symbols }));
       } else throw bad('a plan for WebGPU copies bytes');
     }
   };
@@ -208,6 +208,7 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
   for (const [i, words] of blocks.entries()) {
     if (words.length * WORD > BINDING_ALIGN) throw bad(`a launch has ${words.length} parameters`);
     uniforms.set(words, (i * BINDING_ALIGN) / WORD);
+    counts.place(words, i);
   }
   const [inputs, outputs] = [plan.inputs.map(place), plan.outputs.map(place)];
   return { ops, inputs, outputs, bytes: whole.bytes, uniforms, symbols };

@@ -2,6 +2,7 @@
 import type { ProfileRow } from './api.ts';
 import { HeddleError } from './error.ts';
 import { numberOf } from './late.ts';
+import { Counting } from './webgpu-counts.ts';
 import { type Machine, type Realised, RING } from './webgpu-machine.ts';
 import { Stopwatch } from './webgpu-profile.ts';
 import { type GpuLaunch, type GpuProgram, type Range, ROW } from './webgpu-program.ts';
@@ -14,8 +15,12 @@ const AHEAD = 2;
 /** What a run adds to its first and last submission. */
 export interface Ends {
   readonly before: (encoder: GPUCommandEncoder) => void;
-  /** Once every size is known. */
-  readonly after: (encoder: GPUCommandEncoder, symbols: Readonly<Record<string, number>>) => void | Promise<void>;
+  /** Once every size is known, but for what `counting` kept on the device: that is the most it may be until it is settled. */
+  readonly after: (
+    encoder: GPUCommandEncoder,
+    symbols: Readonly<Record<string, number>>,
+    counting: Counting,
+  ) => Promise<void>;
 }
 
 /** Encodes commands into submissions. */
@@ -129,10 +134,12 @@ export async function executeOnGpu(
   const recorder = new Recorder(machine, check);
   const watch = profile ? await Stopwatch.start(gpu) : undefined;
   const symbols: Record<string, number> = { ...program.symbols };
+  const counting = new Counting(symbols);
   const done: number[] = [];
 
   const launch = async (op: GpuLaunch, group: GPUBindGroup): Promise<void> => {
-    const grid = numberOf(op.grid, symbols, op.label);
+    const { indirect } = op;
+    const grid = indirect === undefined ? numberOf(op.grid, symbols, op.label) : 1;
     if (grid === 0) return;
     const { pipeline, uniform } = machine.pipeline(op);
     let offset = op.block;
@@ -142,7 +149,8 @@ export async function executeOnGpu(
     if (uniform > 0) pass.setBindGroup(0, group, [offset!]);
     else pass.setBindGroup(0, group);
     const rows = Math.ceil(grid / ROW);
-    pass.dispatchWorkgroups(rows > 1 ? ROW : grid, rows);
+    if (indirect === undefined) pass.dispatchWorkgroups(rows > 1 ? ROW : grid, rows);
+    else pass.dispatchWorkgroupsIndirect(realised.uniforms!, indirect);
     if (watch?.full) {
       watch.resolve(recorder.encoder);
       await recorder.submit();
@@ -189,13 +197,7 @@ export async function executeOnGpu(
       } else if (op.kind === 'unless') {
         if ((await look(op.at)) === 0) pc = op.target;
       } else if (op.kind === 'count') {
-        const [least, most] = [op.min, op.max].map((bound) => numberOf(bound, symbols, op.symbol)) as [number, number];
-        const count = await look(op.at);
-        if (count < least || count > most) {
-          const range = `${least} … ${most}`;
-          throw new HeddleError('input', `size "${op.symbol}" is ${count} by the data; the bundle takes ${range}.`);
-        }
-        symbols[op.symbol] = count;
+        await counting.take(op, look, () => recorder.encoder, arena, realised.uniforms);
       } else pc = op.target;
     }
   };
@@ -203,7 +205,7 @@ export async function executeOnGpu(
   try {
     await steps();
     watch?.resolve(recorder.encoder);
-    await ends.after(recorder.encoder, symbols);
+    await ends.after(recorder.encoder, symbols, counting);
     await recorder.submit();
     const verified = recorder.verify();
     verified.catch(() => {});

@@ -4,6 +4,7 @@ import { HeddleError } from './error.ts';
 import { type EntryPlan, sizeOf, type WebGpuPart } from './manifest.ts';
 import type { Backend, Work } from './session.ts';
 import { product, refuse, type TakeInput } from './tensor.ts';
+import type { Counting } from './webgpu-counts.ts';
 import { fromWords, toWords, WORD } from './webgpu-data.ts';
 import { type Gpu, USAGE } from './webgpu-device.ts';
 import type { Machine } from './webgpu-machine.ts';
@@ -28,8 +29,16 @@ export interface Binding {
 
 type Symbols = Readonly<Record<string, number>>;
 
-/** Encodes the copies of the outputs once their sizes are known; what it returns waits for them. */
-type Collect = (encoder: GPUCommandEncoder, symbols: Symbols, arena: GPUBuffer) => Promise<() => Promise<void>>;
+/**
+ * Encodes the copies of the outputs, with room for the most that sizes may be; what it returns waits for them, and settles
+ * the counts before it takes the sizes for what they are.
+ */
+type Collect = (
+  encoder: GPUCommandEncoder,
+  symbols: Symbols,
+  arena: GPUBuffer,
+  counting: Counting,
+) => Promise<() => Promise<void>>;
 
 const take: TakeInput<DeviceElements> = (port, input) => {
   if (typeof input !== 'object' || input === null || !('buffer' in input) || ArrayBuffer.isView(input))
@@ -96,29 +105,33 @@ export class Runner implements Backend<Binding, DeviceElements> {
     this.#withRecovery(data, check, async () => {
       const machine = this.#machine;
       const program = this.#programOf(binding);
+      const tensors: Record<string, Tensor> = {};
       let staging: GPUBuffer | undefined;
-      let bytes = 0;
-      const places: { readonly port: GpuPort; readonly shape: readonly number[]; readonly at: number }[] = [];
       try {
-        await this.#execute(program, data, options, check, async (encoder, symbols, arena) => {
-          for (const port of program.outputs) {
-            const shape = shapeOf(port, symbols);
-            places.push({ port, shape, at: bytes });
-            bytes += Math.ceil((product(shape) * WORD) / 16) * 16;
-          }
-          const to = await machine.staging(Math.max(16, bytes));
+        await this.#execute(program, data, options, check, async (encoder, symbols, arena, counting) => {
+          let { bytes } = counting;
+          const places = program.outputs.map((port) => {
+            const at = bytes;
+            const size = product(shapeOf(port, symbols)) * WORD;
+            bytes += Math.ceil(size / 16) * 16;
+            return { port, at, size };
+          });
+          bytes = Math.max(16, bytes);
+          const to = await machine.staging(bytes);
           staging = to;
-          for (const { port, shape, at } of places) {
-            encoder.copyBufferToBuffer(arena, port.at, to, at, product(shape) * WORD);
-          }
-          return () => machine.gpu.race(to.mapAsync(MAP_READ, 0, Math.max(16, bytes)));
+          counting.copy(encoder, arena, to);
+          for (const { port, at, size } of places) encoder.copyBufferToBuffer(arena, port.at, to, at, size);
+          return async () => {
+            await machine.gpu.race(to.mapAsync(MAP_READ, 0, bytes));
+            const memory = to.getMappedRange(0, bytes);
+            counting.settle(memory);
+            for (const { port, at } of places) {
+              const { name, dtype } = port.port;
+              const shape = shapeOf(port, symbols);
+              tensors[name] = { dtype, shape, data: fromWords(dtype, memory, at, product(shape)) };
+            }
+          };
         });
-        const memory = staging!.getMappedRange(0, Math.max(16, bytes));
-        const tensors: Record<string, Tensor> = {};
-        for (const { port, shape, at } of places) {
-          const { name, dtype } = port.port;
-          tensors[name] = { dtype, shape, data: fromWords(dtype, memory, at, product(shape)) };
-        }
         return tensors;
       } finally {
         staging?.unmap();
@@ -128,22 +141,27 @@ export class Runner implements Backend<Binding, DeviceElements> {
   /** As `run`, with the outputs in buffers of their own. */
   readonly runOnDevice: Work<Binding, DeviceElements, DeviceTensor> = (binding, data, options, check) =>
     this.#withRecovery(data, check, async () => {
-      const { gpu } = this.#machine;
+      const machine = this.#machine;
+      const { gpu } = machine;
       const program = this.#programOf(binding);
       const tensors: Record<string, DeviceTensor> = {};
       const made: GPUBuffer[] = [];
       try {
-        await this.#execute(program, data, options, check, async (encoder, symbols, arena) => {
+        await this.#execute(program, data, options, check, async (encoder, symbols, arena, counting) => {
           for (const port of program.outputs) {
-            const shape = shapeOf(port, symbols);
-            const bytes = product(shape) * WORD;
+            const bytes = product(shapeOf(port, symbols)) * WORD;
             const usage = USAGE.storage | USAGE.copySource | USAGE.copyTarget;
             const buffer = await gpu.create(Math.max(16, bytes), usage, port.port.name);
             made.push(buffer);
             encoder.copyBufferToBuffer(arena, port.at, buffer, 0, bytes);
-            tensors[port.port.name] = tensorOn(gpu, port, shape, buffer);
           }
-          return async () => {};
+          const counted = await counting.read(machine, encoder, arena);
+          return async () => {
+            await counted();
+            for (const [i, port] of program.outputs.entries()) {
+              tensors[port.port.name] = tensorOn(gpu, port, shapeOf(port, symbols), made[i]!);
+            }
+          };
         });
       } catch (error) {
         for (const buffer of made) gpu.destroy(buffer);
@@ -167,8 +185,8 @@ export class Runner implements Backend<Binding, DeviceElements> {
     let wait = async (): Promise<void> => {};
     const ends = {
       before: (encoder: GPUCommandEncoder): void => writeInputs(machine.gpu, program, data, encoder, arena),
-      after: async (encoder: GPUCommandEncoder, symbols: Symbols): Promise<void> => {
-        wait = await collect(encoder, symbols, arena);
+      after: async (encoder: GPUCommandEncoder, symbols: Symbols, counting: Counting): Promise<void> => {
+        wait = await collect(encoder, symbols, arena, counting);
       },
     };
     const on = { arena, realised };

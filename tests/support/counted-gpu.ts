@@ -8,6 +8,11 @@ export interface Counted {
   readonly destroyed: GPUBuffer[];
   pipelines: number;
   submissions: number;
+  /** Times that the host asked for memory of the device. */
+  maps: number;
+  /** Dispatches whose workgroups the host said, and those whose workgroups the device knew. */
+  dispatches: number;
+  indirect: number;
 }
 
 export interface CountedGpu {
@@ -28,7 +33,16 @@ export interface Pretence {
 
 /** Counts what a device makes. */
 export function countDevice(device: GPUDevice): Counted {
-  const counted: Counted = { device, made: [], destroyed: [], pipelines: 0, submissions: 0 };
+  const counted: Counted = {
+    device,
+    made: [],
+    destroyed: [],
+    pipelines: 0,
+    submissions: 0,
+    maps: 0,
+    dispatches: 0,
+    indirect: 0,
+  };
   const createBuffer = device.createBuffer.bind(device);
   device.createBuffer = (descriptor) => {
     const buffer = createBuffer(descriptor);
@@ -38,7 +52,31 @@ export function countDevice(device: GPUDevice): Counted {
       counted.destroyed.push(buffer);
       return destroy();
     };
+    const map = buffer.mapAsync.bind(buffer);
+    buffer.mapAsync = (...range) => {
+      counted.maps++;
+      return map(...range);
+    };
     return buffer;
+  };
+  const createEncoder = device.createCommandEncoder.bind(device);
+  device.createCommandEncoder = (descriptor) => {
+    const encoder = createEncoder(descriptor);
+    const begin = encoder.beginComputePass.bind(encoder);
+    encoder.beginComputePass = (...pass) => {
+      const made = begin(...pass);
+      const [direct, indirect] = [made.dispatchWorkgroups.bind(made), made.dispatchWorkgroupsIndirect.bind(made)];
+      made.dispatchWorkgroups = (...groups) => {
+        counted.dispatches++;
+        return direct(...groups);
+      };
+      made.dispatchWorkgroupsIndirect = (...from) => {
+        counted.indirect++;
+        return indirect(...from);
+      };
+      return made;
+    };
+    return encoder;
   };
   const createPipeline = device.createComputePipelineAsync.bind(device);
   device.createComputePipelineAsync = (descriptor) => {
