@@ -145,6 +145,21 @@ const ATOMS: Readonly<Record<string, { readonly mask: Expr; readonly operands?: 
     'a bit for each key': { mask: keep(3, k), operands: (_, at) => (at[1]! * 7) % 3, exact: false },
     'a bit for each query': { mask: keep(3, q), operands: (_, at) => (at[1]! * 5) % 2, exact: false },
     documents: { mask: s.eq(ids(3, q), ids(3, k)), operands: (_, at) => Math.floor(at[1]! / 17), exact: false },
+    'documents in any order': {
+      mask: s.eq(ids(3, q), ids(3, k)),
+      operands: (_, at) => (at[1]! * 5) % 3,
+      exact: false,
+    },
+    'a bit for each pair': {
+      mask: s.operand(3, 'bool', [b, q, k]),
+      operands: (_, at) => Number((at[1]! * 3 + at[2]! * 5) % 4 === 0),
+      exact: false,
+    },
+    'causal bits of pairs': {
+      mask: s.and(causal(), s.operand(3, 'bool', [b, q, k])),
+      operands: (_, at) => Number((at[1]! + at[2]!) % 3 > 0),
+      exact: false,
+    },
   };
 const [QUERIES, KEYS] = [53, 61];
 
