@@ -5,6 +5,7 @@ import { compile } from '../../compiler/compile.ts';
 import { open } from '../../runtime/open.ts';
 import { heddleInputs } from './heddle.ts';
 import { heddleModel } from './heddle-models.ts';
+import { executed, maskedModels, maskedVerdicts, renderMasked, rowOf } from './masked.ts';
 import { agreement, effort, type Measurement, pool } from './measure.ts';
 import { bert, findModel, inputsOf, MATMUL_NAMES, MODEL_NAMES, matmul, onnxGraph, vit } from './models.ts';
 import { ratioOf } from './ratio.ts';
@@ -13,6 +14,17 @@ import { digits, gflops, markdownTable, renderResults } from './table.ts';
 import { firstResultVerdict, verdicts } from './targets.ts';
 import { seededWeights, type WeightSource } from './weights.ts';
 
+const ENVIRONMENT = {
+  date: '2030-01-02',
+  cpu: 'Some CPU',
+  cores: 4,
+  memoryGiB: 8,
+  platform: 'linux x64',
+  node: '20.20.0',
+  v8: '11.3',
+  packages: { 'onnxruntime-web': '1.30.0' },
+  rounds: 3,
+};
 const TINY_VIT = vit('tiny-vit', { image: 6, patch: 2, width: 12, layers: 2, heads: 3, mlp: 20, classes: 5 });
 const TINY_BERT = bert('tiny-bert', {
   tokens: 7,
@@ -79,17 +91,7 @@ test('ratios are baseline time over own time, per model and number of threads', 
 });
 
 test('the report has a row for each measurement, with ratios and a dash where there is no baseline', (t) => {
-  const environment = {
-    date: '2030-01-02',
-    cpu: 'Some CPU',
-    cores: 4,
-    memoryGiB: 8,
-    platform: 'linux x64',
-    node: '20.20.0',
-    v8: '11.3',
-    packages: { 'onnxruntime-web': '1.30.0' },
-    rounds: 3,
-  };
+  const environment = ENVIRONMENT;
   const names = { baseline: 'slow', reference: 'slow' };
   const rows = [row('slow', 1, 100), row('fast', 1, 40, 20), row('fast', 2, 20, 40)];
   const text = renderResults(rows, environment, names, [
@@ -273,3 +275,33 @@ function row(competitor: string, threads: number, ms: number, cpuMs = ms): Measu
     baseRssBytes: 4e6,
   };
 }
+
+test('masked models: ratios are medians over rounds, promises follow from them', (t) => {
+  const [model] = maskedModels(['mae-b16']);
+  const reports = (medians: readonly number[], cpuMs: number) => medians.map((ms) => ({ wallMs: [ms, ms, ms], cpuMs }));
+  const row = rowOf(model!, [240, 100], [reports([10, 20, 30], 12), reports([5, 10, 10], 6)]);
+  t.is(row.times, 2);
+  t.is(row.cpuTimes, 2);
+  t.is(row.macTimes, 2.4);
+  t.is(row.ways[0].wall.median, 20);
+  t.deepEqual(
+    maskedVerdicts([row]).map(({ promised, measured, reached }) => [promised, measured, reached]),
+    [
+      ['≥ 1.9 ×', '2.00 ×', true],
+      ['≥ 0.85', '0.83 (of 2.40 ×)', false],
+    ],
+  );
+  const environment = { ...ENVIRONMENT, rounds: 3 };
+  const text = renderMasked([row], maskedVerdicts([row]), environment);
+  t.regex(text, /\| mae-b16 \| as written \| 240 \|/);
+  t.regex(text, /\| dropped \| 100 \| 10(\.0)? \/ .*2\.40 \| 2\.00 \| 2\.00 \| 0\.83 \| –/);
+  t.regex(text, /\*\*no\*\*/);
+  t.throws(() => maskedModels(['mae']), { message: /no masked model "mae"/ });
+});
+
+test('masked models execute fewer multiply-accumulates the second way', (t) => {
+  const [causal] = maskedModels(['causal-2048']);
+  const [longer, shorter] = causal!.ways.map((way) => executed(causal!, way)) as [number, number];
+  t.is(longer, 12 * 2048 * 2048 * 128);
+  t.true(longer / shorter >= 1.7 && longer / shorter < 2);
+});

@@ -8,6 +8,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { projectRoot } from '../support/project.ts';
 import { measureFirstResult } from './first-result.ts';
+import { maskedModels, maskedVerdicts, measureMasked, renderMasked } from './masked.ts';
 import { measureAll } from './measure.ts';
 import { findModel, MATMUL_NAMES, MODEL_NAMES } from './models.ts';
 import { BASELINE, COMPETITORS, findCompetitor, REFERENCE } from './registry.ts';
@@ -24,6 +25,8 @@ const HELP = `npm run bench -- [flags]
   --quick             2 rounds of few runs; writes no files unless --out is given
   --device webgpu     instead: time per kernel on the machine's GPU (a driver in software where there is none) against its
                       floors, and the first answer of a tiny model in Chromium; with --models, --matmul, --rounds, --out
+  --masked            instead: masked and padded models with rows that nobody reads computed and dropped; with --models,
+                      --rounds, --quick, --out; writes masked.md and masked.json
   --tolerance X       largest accepted relative difference from ${REFERENCE.name}'s outputs (default: 1e-4)
   --out DIR           where results.md and results.json go (default: tests/bench)`;
 
@@ -44,6 +47,7 @@ async function main(): Promise<void> {
       threads: { type: 'string', default: '1,2' },
       rounds: { type: 'string' },
       quick: { type: 'boolean', default: false },
+      masked: { type: 'boolean', default: false },
       tolerance: { type: 'string', default: '1e-4' },
       out: { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -51,6 +55,20 @@ async function main(): Promise<void> {
   });
   if (flags.help) {
     console.log(HELP);
+    return;
+  }
+
+  if (flags.masked) {
+    const rounds = count('--rounds', flags.rounds ?? (flags.quick ? '2' : '5'));
+    const chosen = maskedModels(flags.models?.split(','));
+    const rows = await measureMasked({ models: chosen, rounds, quick: flags.quick }, (line) => console.error(line));
+    const promises = maskedVerdicts(rows);
+    const environment = describe(rounds);
+    const text = renderMasked(rows, promises, environment);
+    console.log(text);
+    if (flags.quick && flags.out === undefined) return;
+    const folder = flags.out === undefined ? join(projectRoot, 'tests', 'bench') : resolve(flags.out);
+    writeResults(folder, 'masked', text, { environment, rows, promises });
     return;
   }
 
