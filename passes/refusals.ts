@@ -5,7 +5,8 @@
 import { printLoc } from '../ir/diagnostic.ts';
 import type { Expr, Sym } from '../ir/expr.ts';
 import { graphValues, typeOf, type Value } from '../ir/graph.ts';
-import { isNone, isWhole } from '../ir/index-set.ts';
+import { isAll, isNone, isWhole } from '../ir/index-set.ts';
+import { forget } from '../ir/need.ts';
 import { printDim, printExpr } from '../ir/print.ts';
 import { dim, elements, type Shape, sameDim, sizeAt } from '../ir/type.ts';
 import type { Demand, Reader } from './demand.ts';
@@ -65,13 +66,34 @@ function endOf(demand: Demand, from: Value, along: number): End {
   let [value, axis] = [from, along];
   // Readers come later in the graph, so that this ends.
   for (;;) {
-    const reader = demand.readerOfAll(value);
+    const reader = demand.readerOfAll(value) ?? readerOfPart(demand, value, axis);
     if (!reader || reader.kind === 'set') return { at: value, why: 'every row is read to tell which rows are read' };
     if (reader.kind === 'output') return { at: value, why: outputWords(reader.name) };
     const next = passedOn(demand, reader, axis);
     if (next === undefined) return { at: reader.value, why: `every row is ${wordsOf(reader)}` };
     [value, axis] = [reader.value, next];
   }
+}
+
+/** Of a value of which parts are read, such as queries, keys and values side by side: who reads all rows of a part. */
+function readerOfPart(demand: Demand, value: Value, axis: number): Reader | undefined {
+  const readers = graphValues(demand.graph).flatMap((v): Extract<Reader, { kind: 'op' }>[] => {
+    const operand = v.inputs.indexOf(value);
+    return operand < 0 || isNone(demand.of(v)) ? [] : [{ kind: 'op', value: v, operand }];
+  });
+  return (
+    readers.find((reader) => passedOn(demand, reader, axis) !== undefined) ??
+    readers.find(({ value: v, operand }) => axisBehind(v, operand, axis) === undefined)
+  );
+}
+
+/** Whether all of an axis is read, somewhere on the others, for each entry of a batch. */
+function isWholeAlong(demand: Demand, value: Value, axis: number): boolean {
+  const set = demand.of(value);
+  if (isWhole(set) || value.type.kind === 'tuple') return isWhole(set);
+  const { shape } = value.type;
+  const others = [...shape.keys()].filter((n) => n > 0 && n !== axis);
+  return isAll(forget(set, others, shape), shape);
 }
 
 const outputWords = (name: string): string =>
@@ -83,7 +105,11 @@ function passedOn(
   { value, operand }: Extract<Reader, { kind: 'op' }>,
   axis: number,
 ): number | undefined {
-  if (!isWhole(demand.of(value))) return undefined;
+  const next = axisBehind(value, operand, axis);
+  return next !== undefined && isWholeAlong(demand, value, next) ? next : undefined;
+}
+
+function axisBehind(value: Value, operand: number, axis: number): number | undefined {
   if (value.op.name === 'get') return axis;
   // Keys of an attention all of whose queries are read have no reason of their own.
   const { mask, bias } = value.attrs;

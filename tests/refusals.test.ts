@@ -1,4 +1,5 @@
 /** Reasons why nothing is dropped: one for each cause, however many products it keeps. What each says is in tests/golden/refused. */
+import { join } from 'node:path';
 import test from 'ava';
 import {
   add,
@@ -15,12 +16,14 @@ import {
   reshape,
   type Tensor,
 } from '../frontends/dsl/index.ts';
+import { modelFromHf } from '../frontends/zoo/hf.ts';
 import { graphValues } from '../ir/graph.ts';
 import { dropTokens } from '../passes/drop-tokens.ts';
 import type { Remark } from '../passes/pass.ts';
 import { runPasses } from '../passes/pass.ts';
 import { pipelineFor } from '../passes/pipeline.ts';
 import { encodeModel, floats, node, reported, value } from './onnx-kit.ts';
+import { projectRoot } from './support/project.ts';
 
 const [N, D] = [12, 32] as const;
 const batch = dim('batch', { max: 4 });
@@ -83,6 +86,14 @@ test('keys of the last attention that hides none keep all blocks before it, and 
   );
   // Where padding is hidden nothing is kept for that reason: how many rows there are is known when it runs.
   t.deepEqual(refusedIn(encoder(3, (x, keep) => output(x, { where: keep }), true)), []);
+});
+
+test('queries, keys and values that are one product of which parts are read differently', (t) => {
+  const { model: mae } = modelFromHf(join(projectRoot, 'tests', 'fixtures', 'digits', 'mae'));
+  const found = refusedIn(mae.entries.main!);
+  t.is(found.length, 1);
+  t.is(found[0]!.at.op.name, 'attention');
+  t.regex(found[0]!.why, /^nothing dropped in \d products of 65 rows: every row is read as a key by attention/);
 });
 
 test('what has no rows but the batch has no reason', (t) => {

@@ -1,18 +1,27 @@
 /** `heddle compile` */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { FiniteMasks } from '../../passes/mask-options.ts';
 import { refuseOthers } from '../bundle.ts';
 import { compile, type TargetName } from '../compile.ts';
 import type { Fallback } from '../fallback.ts';
 import type { CompileReport } from '../report.ts';
-import { collect, type ModelOptions, modelOptions, readCount, readStorage, readTarget } from './options.ts';
+import {
+  collect,
+  type MaskFlags,
+  type ModelOptions,
+  maskOptions,
+  masksOf,
+  modelOptions,
+  readCount,
+  readStorage,
+  readTarget,
+} from './options.ts';
 import { recordSelfTest } from './record.ts';
 import { readSamples, SAMPLE_HELP } from './sample-option.ts';
 import { loadSource } from './source.ts';
 import { byteText, countText, EXIT, Progress, print, printJson, sizesText, table, usage } from './terminal.ts';
 
-interface Options extends ModelOptions {
+interface Options extends ModelOptions, MaskFlags {
   readonly out: string;
   readonly target: readonly TargetName[];
   readonly storage: 'f32' | 'f16';
@@ -20,20 +29,15 @@ interface Options extends ModelOptions {
   readonly validate: boolean;
   readonly stopAfter?: number;
   readonly without?: readonly string[];
-  readonly finiteMasks: FiniteMasks;
-  readonly strictNan: boolean;
   readonly fallback: Fallback;
   readonly sample: readonly string[];
 }
-
-const readFiniteMasks = (text: string): FiniteMasks =>
-  text === 'exact' || text === 'keep' ? text : usage(`--finite-masks is "${text}"`, 'it is exact or keep');
 
 const readFallback = (text: string): Fallback =>
   text === 'none' || text === 'dense' ? text : usage(`--fallback is "${text}"`, 'it is none or dense');
 
 export function addCompile(program: Command): void {
-  modelOptions(program.command('compile <model>'))
+  maskOptions(modelOptions(program.command('compile <model>')))
     .description('compile a model into a bundle: a folder of plain files that runs in Node and in browsers')
     .requiredOption('-o, --out <folder>', 'folder to write; an older bundle there is replaced')
     .option('--target <names>', 'what to compile for: wasm, or wasm,webgpu', readTarget, ['wasm'])
@@ -43,18 +47,11 @@ export function addCompile(program: Command): void {
     .option('--stop-after <n>', 'apply only the first n rewrites', readCount('--stop-after'))
     .option('--without <passes>', 'leave out passes, by name, separated by commas', (text) => text.split(','))
     .option(
-      '--finite-masks <how>',
-      'what -10000 added to scores means: exact, a mask; keep, a number unless weights show that scores are small',
-      readFiniteMasks,
-      'exact',
-    )
-    .option(
       '--fallback <plan>',
       'none, or dense: a second plan for inputs that the first does not suit, such as a mask that is not binary',
       readFallback,
       'none',
     )
-    .option('--strict-nan', 'drop no row from which a NaN could spread to others in the model as written', false)
     .option('--sample <input=values>', SAMPLE_HELP, collect, [])
     .addHelpText(
       'after',
@@ -71,7 +68,7 @@ Examples:
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 async function run(source: string, options: Options): Promise<void> {
-  const { out, target, storage, validate, stopAfter, without, finiteMasks, strictNan, fallback } = options;
+  const { out, target, storage, validate, stopAfter, without, fallback } = options;
   await refuseOthers(resolve(out), out);
   const progress = new Progress(6);
   try {
@@ -85,8 +82,7 @@ async function run(source: string, options: Options): Promise<void> {
       validate,
       stopAfter,
       without,
-      finiteMasks,
-      strictNaN: strictNan,
+      ...masksOf(options),
       fallback,
       onPhase: (phase) => progress.step(phase),
     });

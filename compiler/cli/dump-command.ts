@@ -13,14 +13,14 @@ import { lowerModel, optimise } from '../compile.ts';
 import { narrowModel } from '../narrow.ts';
 import { remarkReport } from '../report.ts';
 import { kernelsOf } from '../schedule-regions.ts';
-import { type ModelOptions, modelOptions, readCount } from './options.ts';
+import { type MaskFlags, type ModelOptions, maskOptions, masksOf, modelOptions, readCount } from './options.ts';
 import { loadSource } from './source.ts';
 import { print, printJson, usage } from './terminal.ts';
 
 const EMITS = ['graph', 'kernel', 'wat', 'plan', 'json'] as const;
 type Emit = (typeof EMITS)[number];
 
-interface Options extends ModelOptions {
+interface Options extends ModelOptions, MaskFlags {
   readonly after?: string;
   readonly emit: Emit;
   readonly remarks?: string | true;
@@ -42,7 +42,7 @@ function readPass(text: string): string {
 }
 
 export function addDump(program: Command): void {
-  modelOptions(program.command('dump <model>'))
+  maskOptions(modelOptions(program.command('dump <model>')))
     .description('show a model at any stage of its compilation')
     .option('--after <pass>', 'the graph after this pass (its last run), or none; default: after all', readPass)
     .option('--emit <what>', `one of ${EMITS.join(', ')}`, readEmit, 'graph')
@@ -84,6 +84,7 @@ async function run(source: string, options: Options): Promise<void> {
       let shown = graph;
       const done = optimise(name, graph, {
         ...options,
+        ...masksOf(options),
         weights,
         observe: (_, pass, after) => {
           if (pass.name === options.after) shown = after;
@@ -102,6 +103,7 @@ async function run(source: string, options: Options): Promise<void> {
   const { entries, kernels } = lowerModel(chosen, {
     stopAfter: options.stopAfter,
     validate: options.validate,
+    ...masksOf(options),
     weights,
   });
   const variant = options.plain ? 'plain' : 'relaxed';
@@ -120,13 +122,14 @@ function showDemand(entries: Readonly<Record<string, Graph>>, options: Options):
     let [before, isBefore] = [graph, true];
     optimise(name, graph, {
       ...options,
+      ...masksOf(options),
       weights: undefined,
       observe: (_, pass, after) => {
         isBefore &&= pass !== dropTokens;
         if (isBefore) before = after;
       },
     });
-    return { name: graph.name, demand: new Demand(before).print() };
+    return { name: graph.name, demand: new Demand(before, { strictNaN: options.strictNan }).print() };
   });
   if (options.json) printJson(texts);
   else print(texts.map(({ name, demand }) => `${name}\n${demand}`).join('\n'));

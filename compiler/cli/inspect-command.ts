@@ -10,19 +10,18 @@ import { optimise } from '../compile.ts';
 import { defaultSizes, narrowModel } from '../narrow.ts';
 import { type RemarkReport, remarkReport } from '../report.ts';
 import { type UnsupportedOp, unsupportedOps } from '../support.ts';
-import { type ModelOptions, modelOptions } from './options.ts';
+import { type MaskFlags, type ModelOptions, maskOptions, masksOf, modelOptions } from './options.ts';
 import { loadSource } from './source.ts';
 import { countText, print, printJson, sizesText, table } from './terminal.ts';
 
 export function addInspect(program: Command): void {
-  modelOptions(program.command('inspect <model>'))
+  maskOptions(modelOptions(program.command('inspect <model>')))
     .description('inputs, outputs, parameters, multiply-accumulates, operators, and what cannot be compiled')
     .option(
       '--compiled',
       'also what compiling makes of the multiply-accumulates, and which rows it drops and why',
       false,
     )
-    .option('--strict-nan', 'as for compile', false)
     .addHelpText(
       'after',
       `
@@ -34,9 +33,8 @@ Examples:
     .action(run);
 }
 
-interface Options extends ModelOptions {
+interface Options extends ModelOptions, MaskFlags {
   readonly compiled: boolean;
-  readonly strictNan: boolean;
 }
 
 interface PortSummary {
@@ -100,9 +98,9 @@ function compiledSummary(
   name: string,
   graph: Graph,
   at: Readonly<Record<string, number>>,
-  { strictNan }: Options,
+  options: Options,
 ): CompiledSummary {
-  const { optimised, remarks } = optimise(name, graph, { strictNaN: strictNan });
+  const { optimised, remarks } = optimise(name, graph, masksOf(options));
   const rows = remarks.filter(({ pass }) => pass === dropTokens.name).map(remarkReport);
   return { macs: countMacs(optimised, at), rows };
 }

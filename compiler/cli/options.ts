@@ -1,6 +1,7 @@
 /** Options that several commands take, and how their text is read. */
 import type { Command } from 'commander';
 import type { Declaration, Observation } from '../../ir/interface.ts';
+import type { FiniteMasks } from '../../passes/mask-options.ts';
 import type { TargetName } from '../compile.ts';
 import type { SizeBound, SizeBounds } from '../narrow.ts';
 import { usage } from './terminal.ts';
@@ -38,6 +39,35 @@ export function modelOptions(command: Command): Command {
     .option('--export <name>', 'which model of a module that exports several')
     .option('--json', 'print one JSON document', false);
 }
+
+/** How what hides scores and rows is taken. */
+export interface MaskFlags {
+  readonly finiteMasks: FiniteMasks;
+  readonly strictNan: boolean;
+}
+
+/** The options of commands that run passes. */
+export function maskOptions(command: Command): Command {
+  return command
+    .option(
+      '--finite-masks <how>',
+      'what -10000 added to scores means: exact, a mask; keep, a number unless weights show that scores are small',
+      readFiniteMasks,
+      'exact',
+    )
+    .option('--strict-nan', 'drop no row from which a NaN could spread to others in the model as written', false);
+}
+/** The same as options of `compile`. */
+export const masksOf = ({
+  finiteMasks,
+  strictNan,
+}: MaskFlags): { readonly finiteMasks: FiniteMasks; readonly strictNaN: boolean } => ({
+  finiteMasks,
+  strictNaN: strictNan,
+});
+
+const readFiniteMasks = (text: string): FiniteMasks =>
+  text === 'exact' || text === 'keep' ? text : usage(`--finite-masks is "${text}"`, 'it is exact or keep');
 
 /** A whole number ≥ `least`. */
 export const readCount =
