@@ -5,7 +5,9 @@ import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { compile } from '../compiler/compile.ts';
 import { importOnnx } from '../frontends/onnx/index.ts';
+import { CompileError } from '../ir/diagnostic.ts';
 import { typeOf } from '../ir/graph.ts';
+import { nd } from '../ir/nd.ts';
 import { printType } from '../ir/print.ts';
 import { open } from '../runtime/open.ts';
 import { alphabetOf, buildRecogniser, readLine, readLines, recogniserFolder } from './demo/reading.ts';
@@ -85,5 +87,36 @@ test('silero VAD, its sizes and its sampling rate left open, hears a voice and n
   t.true((await heard(voice(2))) > 0.9, 'a voice');
   for (const [name, sound] of Object.entries({ noise: noise(1), tone: tone(1), silence: silence(1) }))
     t.is(await heard(sound), 0, name);
+  session.dispose();
+});
+
+test('silero VAD with a fixed sequence asks which sampling rate it is for, and takes that', async (t) => {
+  const path = detector('silero_vad_v5.onnx');
+  if (!path) {
+    t.log('not run: @ricky0123/vad-web is not installed');
+    t.pass();
+    return;
+  }
+  const shapes = { input: [1, FRAME], state: [2, 1, 128] };
+  const error = t.throws(() => importOnnx(path, { shapes }), { instanceOf: CompileError });
+  t.regex(error?.diagnostic.message ?? '', /its else_branch does not go with the sizes that inputs have/);
+  t.regex(error?.diagnostic.help ?? '', /fix input "sr"/);
+  const { model, weights } = importOnnx(path, { shapes, fixed: { sr: nd('i64', [], [RATE]) } });
+  t.deepEqual(
+    model.entries.main!.inputs.map((v) => printType(typeOf(v))),
+    [`f32[1, ${FRAME}]`, 'f32[2, 1, 128]'],
+  );
+  const whole = importOnnx(path);
+  const wideSession = await open(compile(whole.model, { weights: whole.weights }), { threads: 1 });
+  const session = await open(compile(model, { weights }), { threads: 1 });
+  const given = {
+    input: { data: voice(0.1).slice(0, FRAME), shape: [1, FRAME] },
+    state: { data: new Float32Array(256), shape: [2, 1, 128] },
+  };
+  const wide = await wideSession.run({ ...given, sr: { data: BigInt64Array.of(BigInt(RATE)), shape: [] } });
+  const narrow = await session.run(given);
+  const [a, b] = [wide.output!.data[0] as number, narrow.output!.data[0] as number];
+  t.true(Math.abs(a - b) < 1e-6, `${a} and ${b}`);
+  wideSession.dispose();
   session.dispose();
 });

@@ -1,6 +1,6 @@
 /** If, Loop and Scan: subgraphs read in scopes of their own, closed over what they capture. */
 import { CompileError } from '../../ir/diagnostic.ts';
-import { graph, typeOf, type Value } from '../../ir/graph.ts';
+import { graph, topoOrder, typeOf, type Value } from '../../ir/graph.ts';
 import { nd } from '../../ir/nd.ts';
 import { branch, loop, scan } from '../../ir/ops/control.ts';
 import { counted, extend } from '../../ir/ops/counted.ts';
@@ -58,7 +58,7 @@ function runIf(n: Node, scope: Scope, reading: Reading): Item[] {
   }
   if (isSqueeze(graphs.then, graphs.else))
     return reading.subgraph(graphs.then, new Scope(scope, 'inline', scope.opsets), []);
-  const [yes, no] = [bodyOf(graphs.then, scope, reading, []), bodyOf(graphs.else, scope, reading, [])];
+  const [yes, no] = branchesOf(n, graphs, scope, reading);
   // Both branches take the captures of either.
   const captures = new Map<Item, string>();
   for (const { outer, name } of [...yes.captures, ...no.captures]) captures.set(outer, name);
@@ -78,6 +78,38 @@ function runIf(n: Node, scope: Scope, reading: Reading): Item[] {
   const alike = (body: Body): Body => ({ ...body, results: fitted(body.results, joints) });
   const value = branch([condition, ...operands], { then: closed('then', alike(yes)), else: closed('else', alike(no)) });
   return cutAgain(n, projectAll(value), joints).map(computed);
+}
+
+/**
+ * Both branches. One that cannot be for the sizes that inputs have is refused with what would leave it out: a file may hold
+ * a branch for each of several ways to call it.
+ */
+function branchesOf(
+  n: Node,
+  graphs: { readonly then: OnnxGraph; readonly else: OnnxGraph },
+  scope: Scope,
+  reading: Reading,
+): [Body, Body] {
+  const read = (g: OnnxGraph): Body | CompileError => {
+    try {
+      return bodyOf(g, scope, reading, []);
+    } catch (error) {
+      if (error instanceof CompileError) return error;
+      throw error;
+    }
+  };
+  const [yes, no] = [read(graphs.then), read(graphs.else)];
+  if (!(yes instanceof CompileError) && !(no instanceof CompileError)) return [yes, no];
+  const fault = yes instanceof CompileError ? yes : (no as CompileError);
+  const inputs = topoOrder([n.value(0)]).filter((v) => v.op.name === 'input');
+  const misfit = ['shape', 'rank', 'operand'].includes(fault.diagnostic.code);
+  if (!misfit || inputs.length === 0 || (yes instanceof CompileError && no instanceof CompileError)) throw fault;
+  const which = yes instanceof CompileError ? 'then_branch' : 'else_branch';
+  const names = inputs.map((v) => JSON.stringify(v.attrs.name)).join(', ');
+  return n.fail(
+    `its ${which} does not go with the sizes that inputs have (${fault.diagnostic.message})`,
+    `fix input ${names} with the option "fixed", so that the other branch is known to be taken, or leave the sizes open`,
+  );
 }
 
 /** Sizes that one branch gives differently from the other: for each such axis, room for either. */

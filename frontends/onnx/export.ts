@@ -23,9 +23,11 @@ export interface ExportOptions {
   readonly opset?: number | undefined;
   /**
    * Whether tensors above 1 KiB stand in a second file, `NAME.onnx.data`, beside the first. Default: where they come to
-   * more than one file can hold, which is 2 GB.
+   * more than `maxInside`.
    */
   readonly externalData?: boolean | undefined;
+  /** Most bytes of weights that one file holds; default, and most, a little below the 2 GB that protobuf can hold. */
+  readonly maxInside?: number | undefined;
 }
 
 /** One entry point as a file, or as two where its weights stand beside it. */
@@ -139,9 +141,9 @@ interface Entry extends ExportedEntry {
   write(path: string): string[];
 }
 
-function entryOf(draft: ModelDraft, graph: Graph, { externalData }: ExportOptions): Entry {
+function entryOf(draft: ModelDraft, graph: Graph, { externalData, maxInside }: ExportOptions): Entry {
   const total = draft.graph.initializers.reduce((n, t) => n + t.bytes.length, 0);
-  const outside = externalData ?? total > MAX_INSIDE;
+  const outside = externalData ?? total > Math.min(maxInside ?? MAX_INSIDE, MAX_INSIDE);
   return {
     graph,
     bytes: () => {
