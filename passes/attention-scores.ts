@@ -2,7 +2,7 @@
  * Reads the scores of an attention from the softmax inwards: which constants scale the product of queries and keys, which
  * terms are added to it and which masks hide part of it.
  */
-import { isFloat } from '../ir/dtype.ts';
+import { isFloat, type Scalar } from '../ir/dtype.ts';
 import { typeOf, type Value } from '../ir/graph.ts';
 import { reciprocal } from '../ir/ops/elementwise-unary.ts';
 import { matmul } from '../ir/ops/linear.ts';
@@ -59,17 +59,25 @@ export interface Scores {
 /** Fills at and below this hide a score whatever it is: the sum is the fill itself. */
 const HIDES = -1e30;
 
+const LEAST_HALF = -65504;
+
 export const leadOf = (v: Value): Shape => shapeOf(v).slice(0, -2);
 const lastTwo = (v: Value): Shape => shapeOf(v).slice(-2);
 
+/** Whether a cast from one type to the other keeps every number, and only serves to compute in the wider one. */
+export const isWidening = (from: Scalar, to: Scalar): boolean =>
+  (from === 'f16' || from === 'bf16') && (to === 'f32' || to === 'f64');
+
 /**
- * The scores that a softmax over the last axis reads; undefined when there is no product of two matrices below it.
+ * The scores that a softmax over the last axis reads; a miss that names the first obstacle when there is no product of two
+ * matrices below it.
  * @param open whether each row has a visible score, where rows without one are replaced after the softmax
  */
-export function readScores(from: Value, open?: Value): Scores | Miss | undefined {
+export function readScores(from: Value, open?: Value): Scores | Miss {
   const walk = new Walk(open);
   const found = walk.visit(from, 1);
-  if (found === undefined || found.kind === 'miss') return found;
+  if (found === undefined) return miss(walk.obstacle(from));
+  if (found.kind === 'miss') return found;
   const { product, scale } = found;
   const { softcap, multipliers, leads, between } = walk;
   const settled = settle(walk.biases, walk.masks);
@@ -93,13 +101,29 @@ class Walk {
   /** Set below a tensor that multiplies the scores or a cap: terms found there cannot be moved out. */
   #closed: string | undefined;
   readonly #open: Value | undefined;
+  /** Where no way led on. */
+  readonly #ends: Value[] = [];
 
   constructor(open: Value | undefined) {
     this.#open = open;
   }
 
+  /** Why no product of queries and keys was found below `from`. */
+  obstacle(from: Value): string {
+    const [end] = this.#ends.filter((v) => v.inputs.length > 0);
+    const said = (v: Value): string => (v.name === undefined ? describe(v) : `${describe(v)} = ${v.op.name}`);
+    const where = !end || end === from ? said(from) : `${said(end)} on the way`;
+    return `the softmax does not read a product of queries and keys, but ${where}`;
+  }
+
   /** `factor` multiplies everything at and below `v`. */
   visit(v: Value, factor: number): Product | Miss | undefined {
+    const found = this.#visit(v, factor);
+    if (!found) this.#ends.push(v);
+    return found;
+  }
+
+  #visit(v: Value, factor: number): Product | Miss | undefined {
     if (rankOf(v) < 2) return undefined;
     if (this.leads.length === 0) this.leads.push(leadOf(v));
     if (is(v, matmul)) return { kind: 'product', product: v, scale: factor };
@@ -110,6 +134,8 @@ class Walk {
         this.leads.push(leadOf(a!));
         return this.#into(v, a!, factor);
       }
+      case 'cast':
+        return isWidening(typeOf(a!).dtype, typeOf(v).dtype) ? this.#into(v, a!, factor) : undefined;
       case 'mul':
         return this.#times(v, a!, b!, factor) ?? this.#capped(v, a!, b!, factor);
       case 'div': {
@@ -209,7 +235,9 @@ class Walk {
     const [b, m] = [this.biases.length, this.masks.length];
     const found = this.#into(v, scores, factor);
     if (found?.kind !== 'product') return found;
-    const empty = strength(x * factor);
+    // Halves hold nothing below −65504.
+    const isLeast = typeOf(fill).dtype === 'f16' && x <= LEAST_HALF && factor === 1;
+    const empty = strength(x * factor) ?? (isLeast ? 'uniform' : undefined);
     if (!empty) return miss(`${describe(v)} fills with ${printNumber(x)}, which does not hide a score whatever it is`);
     if (this.#closed) return miss(`${describe(v)} hides scores below ${this.#closed}`);
     const over: Fill = { value: x * factor, biases: this.biases.slice(b), masks: this.masks.slice(m) };

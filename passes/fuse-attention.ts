@@ -17,6 +17,7 @@ import { type Dim, dim, elements, type Shape, sameDim, sameShape } from '../ir/t
 import {
   type Bias,
   isBounded,
+  isWidening,
   leadOf,
   type Mask,
   maskOfRows,
@@ -40,7 +41,11 @@ interface Probabilities {
   readonly covers: readonly Value[];
 }
 
-/** A softmax below reshapes of its leading axes, and below a select that turns its NaN or its empty rows into zeros. */
+/** Whether `v` is `x` rounded to halves. */
+const widens = (x: Value | undefined, v: Value): boolean =>
+  x !== undefined && v.op.name === 'cast' && isWidening(typeOf(v).dtype, typeOf(x).dtype);
+
+/** A softmax below reshapes of its leading axes and a rounding to halves, and below a select that turns its NaN or its empty rows into zeros. */
 function readProbabilities(from: Value): Probabilities | undefined {
   const covers: Value[] = [];
   let scrubbed = false;
@@ -48,7 +53,9 @@ function readProbabilities(from: Value): Probabilities | undefined {
   for (let v = from; ; ) {
     if (is(v, softmax)) return { softmax: v, scrubbed, open, covers: [...covers, v] };
     covers.push(v);
-    if (is(v, reshape)) {
+    // Halves are widened for a softmax, as an attention computes it anyway.
+    if (widens(v.inputs[0], v)) v = v.inputs[0]!;
+    else if (is(v, reshape)) {
       const x = v.inputs[0]!;
       if (rankOf(v) < 2 || rankOf(x) < 2 || !sameShape(shapeOf(v).slice(-2), shapeOf(x).slice(-2))) return undefined;
       v = x;
@@ -76,7 +83,6 @@ function fuse(root: Value, { masks }: PassContext): ReturnType<Rule['apply']> {
   if (axis !== -1 && axis !== rankOf(weights) - 1)
     return miss('the softmax does not run over the keys, which are the last axis');
   const scores = readScores(weights.inputs[0]!, probabilities.open);
-  if (!scores) return miss('the softmax does not read a product of queries and keys');
   if (scores.kind === 'miss') return scores;
   if (masks?.strictNaN && (scores.masks.length > 0 || probabilities.scrubbed || probabilities.open))
     return miss('strictNaN: a NaN among the keys that a mask hides would no longer spread');
@@ -128,6 +134,8 @@ class Fusion {
       q = mul([q, by]);
     }
     if (!q || !k || !values) return miss('queries, keys and values have different leading axes');
+    if (typeOf(q).dtype !== typeOf(values).dtype || typeOf(k).dtype !== typeOf(values).dtype)
+      return miss('queries, keys and values differ in type');
     const mask = this.#all(
       masks.map((m) => this.#mask(m)),
       s.and,
