@@ -221,7 +221,20 @@ function addEntry(file: SourceFile, type: string, name: string, plan: EntryPlan)
 
 function property(port: Port, type: string): OptionalKind<PropertySignatureStructure> {
   const meaning = port.doc === '' ? '' : `: ${port.doc.replaceAll('*/', '* /')}`;
-  return { name: key(port.name), type, isReadonly: true, docs: [{ description: typeText(port) + meaning }] };
+  return {
+    name: key(port.name),
+    type,
+    isReadonly: true,
+    docs: [{ description: typeText(port) + meaning + promiseText(port) }],
+  };
+}
+
+/** What the elements of an input must be. */
+function promiseText({ binary, ones }: Port): string {
+  const [least, most] = (ones ?? []).map(sizeText);
+  const count = ones ? `${least === most ? least : `at least ${least}`} ones in each line` : '';
+  const said = [...(binary ? ['0 and 1 only'] : []), ...(count ? [count] : [])].join(', ');
+  return said && ` (${said})`;
 }
 
 function addRun(

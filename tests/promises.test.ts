@@ -1,5 +1,9 @@
 /** What callers promise of inputs: what it saves, and that a broken promise is an error before anything executes. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
+import { recordSelfTest } from '../compiler/cli/record.ts';
 import { compile, lowerModel } from '../compiler/compile.ts';
 import { runtimeFiles } from '../compiler/loader.ts';
 import { plannedMacs } from '../compiler/report.ts';
@@ -30,6 +34,7 @@ import { runPasses } from '../passes/pass.ts';
 import { pipelineFor } from '../passes/pipeline.ts';
 import type { Input, Session, Tensor } from '../runtime/api.ts';
 import { open } from '../runtime/open.ts';
+import { temporary } from './support/cli.ts';
 import { dawnGpu } from './support/swiftshader.ts';
 import '../ir/ops/all.ts';
 
@@ -275,6 +280,30 @@ test('promises that do not suit an input are refused where it is declared', (t) 
   t.regex(declare('bool', [2, 8], { count: 9 }), /input "m": count is 9, and a line has 8 elements/);
   t.regex(declare('bool', [2, 8], { atLeast: 9 }), /input "m": atLeast is 9, and a line has 8 elements/);
   t.regex(declare('bool', [], { count: 1 }), /input "m" has a count, but no axis to count along/);
+});
+
+test('a written folder checks what its inputs promise, and its types say it', async (t) => {
+  const folder = join(temporary(t), 'net');
+  const bundle = compile(asModel(encoder('binary = true, count = 3', 'i64')), {
+    weights: NO_WEIGHTS,
+    target: ['wasm', 'webgpu'],
+  });
+  await bundle.withSelfTest(await recordSelfTest(bundle)).write(folder);
+  const types = readFileSync(join(folder, 'index.d.ts'), 'utf8');
+  t.regex(types, /i64\[2, 8\] \(0 and 1 only, 3 ones in each line\)/);
+  const loader = (await import(pathToFileURL(join(folder, 'index.js')).href)) as { open: typeof open };
+  const want = evaluate(bundle.entries[0]!.authored, { inputs: given(SEEN, 'i64') }).all!;
+  for (const device of ['wasm', 'webgpu'] as const) {
+    const options = { device, threads: 1, ...(device === 'webgpu' && { gpu: dawnGpu() }) };
+    const session = await (loader.open as unknown as (options: unknown) => Promise<Session>)(options);
+    t.is(session.device, device);
+    close(t, (await session.run(handed(SEEN, 'i64'))).all, want, device);
+    await t.throwsAsync(session.run(handed(SEEN.with(0, 1), 'i64')), {
+      message: /has 4 ones in line 0\. Its author promises exactly 3/,
+    });
+    t.like(await session.selftest(), { ok: true });
+    session.dispose();
+  }
 });
 
 test('only bundles whose inputs promise counts carry what checks them', async (t) => {
