@@ -1,6 +1,10 @@
 /** A second plan for inputs that the first one does not suit, over the same weights and kernels; chosen before anything runs. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import type { Bundle } from '../compiler/bundle.ts';
+import { recordSelfTest } from '../compiler/cli/record.ts';
 import { compile } from '../compiler/compile.ts';
 import { exportOnnx, importOnnx } from '../frontends/onnx/index.ts';
 import { bert } from '../frontends/zoo/bert.ts';
@@ -14,6 +18,8 @@ import { parseGraph } from '../ir/parse.ts';
 import { toFloat32, type WeightStore } from '../ir/weights.ts';
 import type { Input, Session, Tensor } from '../runtime/api.ts';
 import { open } from '../runtime/open.ts';
+import { temporary } from './support/cli.ts';
+import { projectRoot } from './support/project.ts';
 import { dawnGpu } from './support/swiftshader.ts';
 import '../ir/ops/all.ts';
 
@@ -217,4 +223,61 @@ test('an ONNX file of that kind, from its bytes', async (t) => {
   const { manifest } = compile(model, { weights, fallback: 'dense' });
   t.deepEqual(Object.keys(manifest.entries), ['main', 'main.dense']);
   t.is(manifest.entries.main!.otherwise?.entry, 'main.dense');
+});
+
+test('a written folder chooses by itself, and its types name both entries', async (t) => {
+  const folder = join(temporary(t), 'net');
+  const main = numbers('binary = true, assumed = true');
+  const bundle = compile(asModel(main), { weights: NO_WEIGHTS, target: ['wasm', 'webgpu'], fallback: 'dense' });
+  await bundle.withSelfTest(await recordSelfTest(bundle)).write(folder);
+  t.regex(readFileSync(join(folder, 'index.d.ts'), 'utf8'), /readonly entry: 'main\.dense'/);
+  for (const device of ['wasm', 'webgpu'] as const) {
+    const session = await open(folder, { device, threads: 1, ...(device === 'webgpu' && { gpu: dawnGpu() }) });
+    for (const [name, mask] of Object.entries(LINES)) {
+      const want = evaluate(main, { inputs: { x, w, attention_mask: nd('i64', [2, N], mask) } }).sum!;
+      close(t, (await session.run(handed(mask))).sum, want, `${device}, ${name}`);
+    }
+    t.like(await session.selftest(), { ok: true });
+    session.dispose();
+  }
+  const loader = (await import(pathToFileURL(join(folder, 'index.js')).href)) as { entries: object };
+  t.deepEqual(Object.keys(loader.entries), ['main', 'main.dense']);
+});
+
+test('masks of published exporters, by their names, with numbers that are none', async (t) => {
+  const path = join(projectRoot, 'tests', 'fixtures', 'masks', 'minus-ten-thousand.script.fixed.onnx');
+  const { model, weights } = importOnnx(path);
+  const authored = model.entries.main!;
+  const bundle = compile(model, { weights, fallback: 'dense' });
+  t.deepEqual(Object.keys(bundle.manifest.entries), ['main', 'main.dense']);
+  const session = await open(bundle, { threads: 1 });
+  const draw = seeded(21);
+  const inputs = (odd: number): Record<string, Nd> =>
+    Object.fromEntries(
+      authored.inputs.map((v) => {
+        const { dtype, shape } = v.type as { dtype: Nd['dtype']; shape: readonly number[] };
+        const count = shape.reduce((a, b) => a * b, 1);
+        const isMask = v.attrs.name === 'attention_mask';
+        const data = Array.from({ length: count }, (_, i) => (isMask ? (i === 1 ? odd : +(i % 5 < 3)) : draw() - 0.5));
+        return [String(v.attrs.name), nd(dtype, shape, data)];
+      }),
+    );
+  const params = (name: string): Nd => {
+    const found = weights.get(name)!;
+    return nd(found.dtype, found.shape, toFloat32(found));
+  };
+  // Beside the other numbers −10000 is what it is.
+  for (const odd of [0, 1, 2, -1]) {
+    const given = inputs(odd);
+    const want = evaluate(authored, { inputs: given, params });
+    const handedOver = Object.fromEntries(
+      Object.entries(given).map(([name, { dtype, shape, data }]): [string, Input] => [
+        name,
+        { data: dtype === 'i64' ? BigInt64Array.from(data, BigInt) : Float32Array.from(data), shape },
+      ]),
+    );
+    const got = await session.run(handedOver);
+    for (const [name, y] of Object.entries(want)) close(t, got[name], y, `${name} with ${odd}`);
+  }
+  session.dispose();
 });
