@@ -5,7 +5,7 @@ import { cast, sub } from '../../ir/ops/elementwise.ts';
 import { matmul } from '../../ir/ops/linear.ts';
 import { transpose } from '../../ir/ops/shape.ts';
 import { type ExportEntries, slotAttributes } from './export-ops.ts';
-import { int } from './export-writer.ts';
+import { type GraphWriter, int } from './export-writer.ts';
 
 const isByte = (dtype: Scalar): boolean => dtype === 'i8' || dtype === 'u8';
 /** One number for the whole tensor, or none. */
@@ -23,15 +23,24 @@ function swapped(x: Value): Value {
   return transpose([x], { perm: Array.from({ length: rank }, (_, i) => (i < rank - 2 ? i : 2 * rank - 3 - i)) });
 }
 
+/** Operands whose scale and zero point have one shape, as ONNX wants them. */
+function beside(v: Value, w: GraphWriter, inputs: readonly string[]): string[] {
+  const [x = '', scale = '', zero] = inputs;
+  if (zero === undefined) return [x, scale];
+  const [own, other] = [v.inputs[1]!, v.inputs[2]!];
+  const wide = (name: string, to: Value): string => w.node('Expand', [name, w.sizes(typeOf(to).shape)]);
+  if (isSingle(own) === isSingle(other)) return [x, scale, zero];
+  return isSingle(own) ? [x, wide(scale, other), zero] : [x, scale, wide(zero, own)];
+}
+
 export const quantization: ExportEntries = {
   quantize: (v, { w, inputs }) => {
     const { to, axis, block } = v.attrs as { to: Scalar; axis: number; block: number };
     const { dtype } = typeOf(v.inputs[0]!);
     if (to === 'i32' || !linear(w.opset, to, dtype, block)) return undefined;
-    const operands = inputs.slice(0, 2);
+    const operands = inputs[2] ? beside(v, w, inputs) : inputs.slice(0, 2);
     // Without a zero point the result is u8.
-    if (inputs[2]) operands.push(inputs[2]);
-    else if (to !== 'u8') {
+    if (!inputs[2] && to !== 'u8') {
       const { shape } = typeOf(v.inputs[1]!);
       const zero = w.scalar(0, to);
       operands.push(shape.length === 0 ? zero : w.node('Expand', [zero, w.sizes(shape)]));
@@ -41,7 +50,10 @@ export const quantization: ExportEntries = {
   dequantize: (v, { w, inputs }) => {
     const { axis, block } = v.attrs as { axis: number; block: number };
     if (!linear(w.opset, typeOf(v.inputs[0]!).dtype, typeOf(v).dtype, block)) return undefined;
-    return w.node('DequantizeLinear', inputs, { axis: int(axis), ...(block > 0 && { block_size: int(block) }) });
+    return w.node('DequantizeLinear', beside(v, w, inputs), {
+      axis: int(axis),
+      ...(block > 0 && { block_size: int(block) }),
+    });
   },
   dynamic_quantize: (_, { w, inputs }) => w.many('DynamicQuantizeLinear', inputs, 3),
   integer_matmul: (v, { w, inputs, inline }) => {
