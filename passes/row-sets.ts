@@ -325,6 +325,9 @@ function interval(term: Term, size: Dim): Piece | undefined {
 }
 /** The smaller of two sizes, by reasoning where that is possible. */
 function sooner(a: Expr, b: Expr): Expr {
+  // A size that is cut off at zero is no less than what it is cut from.
+  if (a.op === 'max' && a.args.includes(b)) return b;
+  if (b.op === 'max' && b.args.includes(a)) return a;
   const difference = s.sub(a, b);
   const [lo, hi] = boundsOf(difference);
   return lo >= 0 ? b : hi <= 0 ? a : s.min(a, b);
