@@ -8,8 +8,8 @@ import type { Bindings, GpuLaunch, GpuProgram, Range } from './webgpu-program.ts
 import { BINDING_ALIGN, GpuWeights, weightStarts } from './webgpu-weights.ts';
 import { loadWeights } from './weights.ts';
 
-/** Launches whose parameters are only known as they run, between two submissions. */
-export const RING = 256;
+/** Launches in a submission; as many may have parameters that are only known as they run. */
+export const LAUNCHES = 64;
 
 /** A program on the device. */
 export interface Realised {
@@ -108,7 +108,7 @@ export class Machine {
     const usage = USAGE.uniform | USAGE.indirect | USAGE.copyTarget;
     const { uniforms: words, ops } = program;
     const late = ops.some((op) => op.kind === 'launch' && op.words.length > 0 && op.block === undefined);
-    if (late) this.ring ??= await gpu.create(RING * BINDING_ALIGN, usage, 'parameters');
+    if (late) this.ring ??= await gpu.create(LAUNCHES * BINDING_ALIGN, usage, 'parameters');
     const uniforms = words.length > 0 ? await gpu.create(words.byteLength, usage, 'parameters') : undefined;
     const resource = ({ weights, at, bytes }: Range): GPUBufferBinding => ({
       buffer: weights === undefined ? arena : this.weights(weights),

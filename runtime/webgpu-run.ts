@@ -3,13 +3,12 @@ import type { ProfileRow } from './api.ts';
 import { HeddleError } from './error.ts';
 import { numberOf } from './late.ts';
 import { Counting } from './webgpu-counts.ts';
-import { type Machine, type Realised, RING } from './webgpu-machine.ts';
+import { LAUNCHES, type Machine, type Realised } from './webgpu-machine.ts';
 import { Stopwatch } from './webgpu-profile.ts';
 import { type GpuLaunch, type GpuProgram, type Range, ROW } from './webgpu-program.ts';
 import { BINDING_ALIGN } from './webgpu-weights.ts';
 
-/** Launches in a submission, and submissions that are handed over before the first of them is waited for. */
-const LAUNCHES = 64;
+/** Submissions that are handed over before the first of them is waited for. */
 const AHEAD = 2;
 
 /** What a run adds to its first and last submission. */
@@ -29,7 +28,7 @@ class Recorder {
   readonly #check: () => void;
   readonly #errors: Promise<GPUError | undefined>[] = [];
   readonly #ahead: Promise<unknown>[] = [];
-  readonly #ring = new Int32Array((RING * BINDING_ALIGN) / 4);
+  readonly #ring = new Int32Array((LAUNCHES * BINDING_ALIGN) / 4);
   #late = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
@@ -59,15 +58,15 @@ class Recorder {
   }
 
   /** Puts the parameters of one launch where its uniform is read from. @returns the dynamic offset */
-  async late(words: readonly number[]): Promise<number> {
-    if (this.#late === RING) await this.submit();
+  late(words: readonly number[]): number {
     const at = this.#late++ * BINDING_ALIGN;
     this.#ring.set(words, at / 4);
     return at;
   }
 
-  async launched(): Promise<void> {
-    if (++this.#launches >= LAUNCHES) await this.submit();
+  /** @returns what is to be waited for before the next launch, if anything */
+  launched(): Promise<void> | undefined {
+    return ++this.#launches >= LAUNCHES ? this.submit() : undefined;
   }
 
   /** Remembers what a scope will say. */
@@ -137,13 +136,20 @@ export async function executeOnGpu(
   const counting = new Counting(symbols);
   const done: number[] = [];
 
-  const launch = async (op: GpuLaunch, group: GPUBindGroup): Promise<void> => {
+  const collect = async (): Promise<void> => {
+    watch!.resolve(recorder.encoder);
+    await recorder.submit();
+    await recorder.settle();
+    await watch!.collect();
+  };
+  /** @returns what is to be waited for before the next step, if anything */
+  const launch = (op: GpuLaunch, group: GPUBindGroup): Promise<void> | undefined => {
     const { indirect } = op;
     const grid = indirect === undefined ? numberOf(op.grid, symbols, op.label) : 1;
-    if (grid === 0) return;
+    if (grid === 0) return undefined;
     const { pipeline, uniform } = machine.pipeline(op);
     let offset = op.block;
-    if (uniform > 0) offset ??= await recorder.late(op.words.map((word) => numberOf(word, symbols, op.label)));
+    if (uniform > 0) offset ??= recorder.late(op.words.map((word) => numberOf(word, symbols, op.label)));
     const pass = recorder.pass(watch?.next(op.label));
     pass.setPipeline(pipeline);
     if (uniform > 0) pass.setBindGroup(0, group, [offset!]);
@@ -151,12 +157,7 @@ export async function executeOnGpu(
     const rows = Math.ceil(grid / ROW);
     if (indirect === undefined) pass.dispatchWorkgroups(rows > 1 ? ROW : grid, rows);
     else pass.dispatchWorkgroupsIndirect(realised.uniforms!, indirect);
-    if (watch?.full) {
-      watch.resolve(recorder.encoder);
-      await recorder.submit();
-      await recorder.settle();
-      await watch.collect();
-    } else await recorder.launched();
+    return watch?.full ? collect() : recorder.launched();
   };
 
   /** An i32, once all launches before are done. */
@@ -179,8 +180,10 @@ export async function executeOnGpu(
     for (let pc = 0; pc < ops.length; ) {
       const at = pc++;
       const op = ops[at]!;
-      if (op.kind === 'launch') await launch(op, realised.groups[at]!);
-      else if (op.kind === 'enter') {
+      if (op.kind === 'launch') {
+        const wait = launch(op, realised.groups[at]!);
+        if (wait) await wait;
+      } else if (op.kind === 'enter') {
         const trips = numberOf(op.trips, symbols, op.symbol);
         done[at] = 0;
         if (trips === 0) pc = op.end;

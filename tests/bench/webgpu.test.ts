@@ -43,6 +43,9 @@ test('a benchmark on WebGPU measures models, kernels, floors and pages, and tell
   const results = await benchWebGpu({ given: [tiny], all: [] }, 1, () => {});
   t.regex(results.adapter, /\w/);
   t.true(results.peaks.gflops > 0 && results.peaks.gigabytesPerSecond > 0);
+  const { dispatches, ...costs } = results.dispatch;
+  t.is(dispatches, 1000);
+  t.true(Object.values(costs).every((microseconds) => microseconds > 0));
   const [measured] = results.models;
   t.is(measured!.model, 'tiny-vit');
   t.true(measured!.dispatches >= measured!.kernels.length);
@@ -54,5 +57,6 @@ test('a benchmark on WebGPU measures models, kernels, floors and pages, and tell
   );
   const text = renderGpuResults(results);
   t.true(text.includes(`Adapter: ${results.adapter}`));
+  t.regex(text, /A dispatch of next to nothing, of 1000 in a run/);
   t.regex(text, /\| tiny-vit \|/);
 });

@@ -8,6 +8,7 @@ import { heddleModel } from './heddle-models.ts';
 import type { BenchModel } from './models.ts';
 import { type Summary, summarize } from './stats.ts';
 import { markdownTable } from './table.ts';
+import { type DispatchCost, measureDispatches, renderDispatches } from './webgpu-dispatch.ts';
 import { measurePeaks, type Peaks } from './webgpu-floors.ts';
 import { type FirstAnswer, measureFirstAnswers } from './webgpu-page.ts';
 import { trafficOf } from './webgpu-traffic.ts';
@@ -15,6 +16,9 @@ import { seededWeights } from './weights.ts';
 
 /** Timestamps as fine as the driver has them. */
 const DAWN = ['disable-dawn-features=timestamp_quantization'];
+
+/** Of next to nothing, to see what a dispatch costs. */
+const DISPATCHES = 1000;
 
 export interface KernelRow {
   readonly label: string;
@@ -37,6 +41,7 @@ export interface GpuMeasurement {
 export interface GpuResults {
   readonly adapter: string;
   readonly peaks: Peaks;
+  readonly dispatch: DispatchCost;
   readonly models: readonly GpuMeasurement[];
   readonly firstAnswers: readonly FirstAnswer[];
 }
@@ -69,6 +74,8 @@ export async function benchWebGpu(
     requiredLimits: { maxBufferSize, maxStorageBufferBindingSize },
   });
   const peaks = await measurePeaks(device, software);
+  const dispatch = await measureDispatches(device, DISPATCHES, Math.max(runs, 5));
+  note(renderDispatches(dispatch));
   const small = models.all.filter(({ macs }) => !software || macs < 2e9);
   const measured: GpuMeasurement[] = [];
   for (const workload of models.given ?? small) {
@@ -77,7 +84,8 @@ export async function benchWebGpu(
   }
   device.destroy();
   note('first answers in Chromium');
-  return { adapter: nameOf(adapter.info), peaks, models: measured, firstAnswers: await measureFirstAnswers(runs) };
+  const firstAnswers = await measureFirstAnswers(runs);
+  return { adapter: nameOf(adapter.info), peaks, dispatch, models: measured, firstAnswers };
 }
 
 async function measureModel(
@@ -134,12 +142,14 @@ const SHOWN = 20;
 const percent = (share: number): string => `${(100 * share).toFixed(1)}%`;
 
 /** As Markdown. */
-export function renderGpuResults({ adapter, peaks, models, firstAnswers }: GpuResults): string {
+export function renderGpuResults({ adapter, peaks, dispatch, models, firstAnswers }: GpuResults): string {
   const lines = [
     '# WebGPU',
     '',
     `Adapter: ${adapter}. At most ${peaks.gflops.toFixed(0)} GFLOP/s of f32 multiply-adds and ` +
       `${peaks.gigabytesPerSecond.toFixed(1)} GB/s of reads and writes, as measured.`,
+    '',
+    renderDispatches(dispatch),
     '',
     markdownTable(
       ['model', 'open ms', 'run ms', 'best ms', 'GFLOP/s', 'dispatches'],
