@@ -115,6 +115,8 @@ export class RowSets {
     const own = isMentioned(clean, ENTRY) ? batch : undefined;
     const pieces = this.#pieces(clean, size, extents);
     if (!pieces) return undefined;
+    // Of an axis without rows none can stand in for one that does not exist.
+    if (boundsOf(asExpr(size))[0] < 1 && pieces.some((p) => p.kind === 'single')) return undefined;
     return this.#intern(clean, size, own, pieces);
   }
 

@@ -316,6 +316,7 @@ const TIME: readonly Mutant[] = [
       needByAxes(demand, cx.outs, op.axes!(cx.inputs, attrs)),
     ),
   ]),
+  mutant('the state before the first step is forgotten', 'scan', without(0)),
   mutant(
     'the last step only',
     'scan',

@@ -192,7 +192,7 @@ const attend: Step = (d, pool, has) => {
 };
 
 /** A state that goes over the rows, and what it was at each. */
-const overTime: Step = (d, pool) => {
+const overTime: Step = (d, pool, has) => {
   const items = transpose([d.pick(pool)], { perm: [1, 0, 2] });
   const shape = [ENTRIES, WIDTH];
   const [state, item] = ['state', 'item'].map((name) => input([], { name, dtype: 'f32', shape }, { name })) as [
@@ -208,7 +208,7 @@ const overTime: Step = (d, pool) => {
       ['item', e.add([next, item])],
     ],
   );
-  const start = constant([], { value: nd('f32', shape, Array(ENTRIES * WIDTH).fill(0.25)) });
+  const start = reshape([sliceAxis(has.memory, 1, 0, 1)], { shape });
   const results = scan([start, items], { body, carried: 1, reverse: d.below(2) === 1 });
   return d.below(3) ? turnedBack(project(results, 1)) : reshape([project(results, 0)], { shape: [ENTRIES, 1, WIDTH] });
 };
