@@ -153,7 +153,10 @@ class Rewriter {
 
   #rename(v: Expr, { from, to }: Pick<Var, 'from' | 'to'>): Expr {
     const word = computed(v.dtype);
-    const range = (e: Expr | undefined): Expr | undefined => e && this.expr(e);
+    // What 64 bits are known to lie in may be no range of 32.
+    const [least, most] = isInt(word) ? intRange(word) : [-Infinity, Infinity];
+    const known = [from, to].every((e) => e?.op !== 'const' || (Number(e.arg) >= least && Number(e.arg) <= most));
+    const range = (e: Expr | undefined): Expr | undefined => (known && e ? this.expr(e) : undefined);
     const same = word === v.dtype && range(from) === from && range(to) === to && !isHalf(v.dtype);
     const fresh: Var = { kind: 'var', name: (v.arg as Var).name, from: range(from), to: range(to) };
     const renamed = same && this.#done.has(v) ? this.#done.get(v)! : makeExpr('var', word, v.lanes, [], fresh);

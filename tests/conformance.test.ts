@@ -16,6 +16,32 @@ const SETS: Readonly<Record<string, readonly Device[]>> = {
   models: ['wasm'],
 };
 
+/** Models that a driver in software runs in seconds; `npm run conformance` runs all of them. */
+const QUICK_ON_GPU = [
+  'bilstm-tagger',
+  'gru-classifier',
+  'nn-transformer-encdec-causal',
+  'nn-transformer-encoder-padmask',
+  'rnn-tanh-relu',
+  'scripted-greedy-loop',
+  'tract-qlstm-int8',
+];
+
+test.serial('small pretrained models do what is expected of them on WebGPU', async (t) => {
+  const folder = join(sharedRoot, 'models');
+  if (!existsSync(folder)) {
+    t.log('not run: there is no models beside the checkout');
+    t.pass();
+    return;
+  }
+  const file = join(projectRoot, 'tests', 'conformance', 'expectations', 'models.json');
+  const expected = JSON.parse(readFileSync(file, 'utf8')) as Expectations;
+  const results: Record<string, Readonly<Record<string, Outcome>>> = {};
+  for (const name of QUICK_ON_GPU)
+    results[name] = await runTest(join(folder, name), ['webgpu'], toleranceOf(folder, name));
+  t.deepEqual(drift(results, expected), []);
+});
+
 for (const [set, devices] of Object.entries(SETS))
   test.serial(`${set} do what is expected of them`, async (t) => {
     t.timeout(15 * 60_000);

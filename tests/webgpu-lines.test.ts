@@ -95,6 +95,10 @@ test('extrema of long lines: the first or the last of equals, NaN above all', as
       await check(t, name, [{ dtype: 'i32', shape: ['n', 3], make: TIES }], { axis: 0, last, keepdims: true });
     }
   await check(t, 'arg_max', [{ dtype: 'f16', shape: [3, 'n'], make: TIES }], { axis: 1 }, [20]);
+  // A position of 64 bits that something is made of.
+  const negated = (v: Value): Value => makeValue(opNamed('neg')!, [v], {}, { name: 'negated' });
+  for (const size of [9, 40])
+    await check(t, 'arg_max', [{ dtype: 'f32', shape: [3, 'n'], make: TIES }], { axis: 1 }, [size], negated);
 });
 
 test('running sums of long lines, from either end, with and without the element', async (t) => {
