@@ -4,7 +4,7 @@
  * entries, so its operands are put in place before it and taken out behind it.
  */
 import { symbolsIn } from '../ir/counts.ts';
-import type { Expr, Sym } from '../ir/expr.ts';
+import { type Expr, exprNodes, type Sym } from '../ir/expr.ts';
 import { type Graph, graphValues, graph as makeGraph, typeOf, type Value } from '../ir/graph.ts';
 import {
   coordinate,
@@ -140,8 +140,11 @@ function candidatesOf(value: Value, set: IndexSet): Candidate[] {
   const { shape } = typeOf(value);
   const mentioned = shape.flatMap((_, n) => (isMentioned(set, coordinate(n)) ? [n] : []));
   const found: Candidate[] = [];
+  // Entries of which all rows are read or none: how many there are is known when it runs only.
+  const [alone] = mentioned.length === 1 && loadsAny(set) ? mentioned : [];
+  const rows = alone === undefined ? mentioned : [...shape.keys()];
   for (const batch of mentioned)
-    for (const row of mentioned) {
+    for (const row of rows) {
       if (batch >= row) continue;
       let left = set;
       for (const n of mentioned) if (n !== batch && n !== row) left = exists(left, coordinate(n), shape[n]!);
@@ -151,10 +154,19 @@ function candidatesOf(value: Value, set: IndexSet): Candidate[] {
       const extents = [shape[batch]!, shape[row]!] as const;
       const clean = tidy(own, extents);
       if (isWhole(clean) || isNone(clean) || isAll(clean, extents)) continue;
-      if (isMentioned(clean, ENTRY) && isMentioned(clean, ROW)) found.push({ value, set: clean, batch, row, extents });
+      if (isMentioned(clean, ENTRY) && (alone !== undefined || isMentioned(clean, ROW)))
+        found.push({ value, set: clean, batch, row, extents });
     }
   return found;
 }
+
+/** Whether elements of a value decide what is in a set. */
+const loadsAny = (set: IndexSet): boolean =>
+  set.terms.some((term) =>
+    term.some((l) =>
+      (l.kind === 'is' ? [l.e] : [...l.form.terms.keys()]).some((e) => exprNodes(e).some((n) => n.op === 'operand')),
+    ),
+  );
 
 const usual = (e: { readonly arg: unknown }): number => (e.arg as Sym).default;
 function macsOf(v: Value): number {

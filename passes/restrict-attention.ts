@@ -17,6 +17,7 @@ interface Rows {
   labelOf?(value: Value): Label | undefined;
   at(value: Value, label?: Label): Value;
 }
+const B = 0;
 const Q = 2;
 const K = 2;
 
@@ -25,7 +26,9 @@ const K = 2;
  * nothing can be said about its operands.
  */
 export function restrictAttention(cx: Rows, value: Value, label: Label | undefined): Value | undefined {
-  if (value.type.kind === 'tuple' || (label && label.axis !== Q)) return undefined;
+  if (value.type.kind === 'tuple') return undefined;
+  if (label?.axis === B) return someEntries(cx, value, label);
+  if (label && label.axis !== Q) return undefined;
   const [q, k, v, ...operands] = value.inputs as [Value, Value, Value, ...Value[]];
   if (label?.batch !== undefined && label.batch !== 0) return undefined;
   const held = keysHeld(cx, k, v);
@@ -63,6 +66,24 @@ export function restrictAttention(cx: Rows, value: Value, label: Label | undefin
   );
 }
 
+/** The attention of some batch entries: what masks load by entry is loaded by the number that the entry had. */
+function someEntries(cx: Rows, value: Value, label: Label): Value | undefined {
+  const [q, k, v, ...operands] = value.inputs as [Value, Value, Value, ...Value[]];
+  if (label.batch !== undefined) return undefined;
+  const numbers = new Numbers(cx, operands.length);
+  const entry = numbers.of(label.rows, coords.b, []);
+  const put = (e: Expr | undefined): Expr | undefined =>
+    e && s.substitute(e, (leaf) => (leaf === coords.b ? entry(leaf) : undefined));
+  const attrs = {
+    ...value.attrs,
+    mask: put(value.attrs.mask as Expr | undefined),
+    bias: put(value.attrs.bias as Expr | undefined),
+  };
+  const used = numbers.values.some((_, n) => mentionsOperand([attrs.mask, attrs.bias], 3 + operands.length + n));
+  const inputs = [...[q, k, v].map((x) => cx.at(x, label)), ...operands.map((x) => cx.at(x))];
+  return makeValue(value.op, used ? [...inputs, ...numbers.values] : inputs, attrs, value);
+}
+
 const mentionsOperand = (exprs: readonly (Expr | undefined)[], n: number): boolean =>
   exprs.some((e) => e && exprNodes(e).some((node) => node.op === 'operand' && node.arg === n));
 /** A load of an operand under its new number. */
@@ -93,14 +114,14 @@ class Numbers {
   }
 
   /** The number that the row at a coordinate had. */
-  of(rows: RowSet, at: Expr): (coordinate: Expr) => Expr {
+  of(rows: RowSet, at: Expr, entry: readonly Expr[] = rows.batch === undefined ? [] : [coords.b]): (at: Expr) => Expr {
     const start = startOf(rows);
     if (start !== undefined) return () => (dim(rows.count) === 1 ? s.index(start) : s.add(at, start));
     const ids = this.#cx.ids.ids(rows);
     const known = this.values.indexOf(ids);
     const n = this.#first + (known < 0 ? this.values.push(ids) - 1 : known);
     const position = dim(rows.count) === 1 ? s.literal(0) : at;
-    const load = s.operand(n, typeOf(ids).dtype, rows.batch === undefined ? [position] : [coords.b, position]);
+    const load = s.operand(n, typeOf(ids).dtype, [...entry, position]);
     return () => load;
   }
 }
