@@ -187,17 +187,19 @@ graph net(%x: f32[2, 9, 64], %w: f32[64, 64], %seen: bool[2, 9] {count = visible
   return y: %y
 }
 `);
-  for (const n of [0, 1, 4, 5, 9]) {
-    const want = evaluate(all, { inputs: { x, w, seen: nd('bool', [2, N], lines(n)) } }).y!;
-    await onEach(bundle, async (session, device) => close(t, (await session.run(given(n))).y, want, `${device}, ${n}`));
-    if (n === 1 || n === 4) continue;
-    await onEach(none, async (session) => {
+  await onEach(bundle, async (session, device) => {
+    for (const n of [0, 1, 4, 5, 9]) {
+      const want = evaluate(all, { inputs: { x, w, seen: nd('bool', [2, N], lines(n)) } }).y!;
+      close(t, (await session.run(given(n))).y, want, `${device}, ${n}`);
+    }
+  });
+  await onEach(none, async (session) => {
+    for (const n of [0, 5, 9])
       await t.throwsAsync(session.run(given(n)), {
         code: 'input',
         message: /size "visible" is \d .* takes 1 … 4/,
       } as never);
-    });
-  }
+  });
 });
 
 test('a plan that depends on nothing of the kind has no second one', (t) => {

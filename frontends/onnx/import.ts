@@ -52,7 +52,8 @@ export interface ImportOptions {
   readonly fixed?: Readonly<Record<string, Nd>> | undefined;
   /**
    * Integer inputs that hold nothing but 0 and 1, which is checked when they are given. Default: those that are called what
-   * exporters call masks of tokens and pixels, such as `attention_mask`.
+   * exporters call masks of tokens and pixels, such as `attention_mask`; what is assumed by name alone may turn out to be
+   * otherwise where the bundle has a plan for that, see `fallback` of `compile`.
    */
   readonly binary?: readonly string[] | undefined;
   /** What callers promise of inputs, by name: that they hold 0 and 1, and how many of a line are 1. */
