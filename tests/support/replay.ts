@@ -107,12 +107,15 @@ const typeOfParam = (v: Value): TensorType => v.type as TensorType;
 /**
  * The first element in which outputs differ, in words. Where `want` is NaN anything may stand: a row that nobody reads may
  * have made it so, and need not be computed.
+ *
+ * @param tolerance how far elements may be apart, of those beyond 1 relative to themselves: 0 where sums keep their order
  */
-export function difference(want: Tensors, got: Tensors): string | undefined {
+export function difference(want: Tensors, got: Tensors, tolerance = 0): string | undefined {
   for (const [name, x] of Object.entries(want))
     for (const [i, v] of x.data.entries()) {
       const w = got[name]!.data[i]!;
-      if (!Number.isNaN(v) && !sameNumber(v, w)) return `${name}[${i}]: ${v} and ${w}`;
+      if (Number.isNaN(v) || sameNumber(v, w) || Math.abs(v - w) <= tolerance * Math.max(1, Math.abs(v))) continue;
+      return `${name}[${i}]: ${v} and ${w}`;
     }
   return undefined;
 }
