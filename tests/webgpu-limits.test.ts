@@ -2,11 +2,13 @@
 import test from 'ava';
 import { compile } from '../compiler/compile.ts';
 import { WEBGPU } from '../compiler/gpu-target.ts';
+import type { Stage } from '../compiler/region.ts';
 import { EVERY_DEVICE } from '../compiler/wgsl-access.ts';
 import { CompileError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
-import type { Expr } from '../ir/expr.ts';
+import { type Expr, exprNodes } from '../ir/expr.ts';
 import { type Attrs, type Graph, graph, typeOf, type Value } from '../ir/graph.ts';
+import { type Stmt, stmtExprs } from '../ir/kernel.ts';
 import { countOf, type Nd, nd } from '../ir/nd.ts';
 import { makeValue, opNamed } from '../ir/op.ts';
 import { coords } from '../ir/ops/attention.ts';
@@ -172,15 +174,55 @@ test('attention moves at most 1.3 times what its blocks must, and no scores', (t
     given('k', 1, heads, keys, width),
     given('v', 1, heads, keys, width),
   ];
-  const masks: readonly (Expr | undefined)[] = [undefined, le(coords.k, coords.q)];
-  for (const mask of masks) {
+  // With the mask, blocks of queries meet the blocks of keys that are not after them.
+  const [rows, columns] = WEBGPU.attention[0]!;
+  const all = (queries / rows) * (keys / columns);
+  const masks: readonly (readonly [Expr | undefined, number])[] = [
+    [undefined, all],
+    [le(coords.k, coords.q), 3],
+  ];
+  for (const [mask, blocks] of masks) {
     const g = graph('look', [q, k, v], [['y', op('attention', [q, k, v], { ...(mask && { mask }) })]]);
     const { reads, writes } = traffic(compileForGpu(g, { target: SHARED }), g);
-    const blocks = queries / WEBGPU.attention[0]![0];
-    const floor = heads * (queries * width + blocks * keys * 2 * width);
+    const floor = heads * (queries * width + blocks * columns * 2 * width);
     t.true(reads <= 1.3 * floor, `${reads} reads, ${floor} at least`);
+    t.true(reads >= floor);
     t.is(writes, heads * queries * width);
   }
+});
+
+/** Multiply-adds that the invocations of a kernel make, with loops and branches taken as far as they go. */
+function multiplyAdds({ kernel, grid }: Stage): number {
+  const known = (e: Expr): number => {
+    if (e.op !== 'const') throw new Error(`a loop of ${kernel.name} ends at ${e.op}`);
+    return Number(e.arg);
+  };
+  const of = (e: Expr): number => exprNodes(e).reduce((n, x) => n + (x.op === 'fma' ? x.lanes : 0), 0);
+  const walk = (body: readonly Stmt[]): number =>
+    body.reduce((sum, s) => {
+      const own = stmtExprs(s).reduce((n, e) => n + of(e), 0);
+      if (s.kind === 'if') return sum + own + walk(s.then) + walk(s.else);
+      if (s.kind !== 'for') return sum + own;
+      const inner = walk(s.body);
+      if (inner === 0) return sum + own;
+      const trips = s.bind === 'grid.x' ? known(grid) : Math.ceil((known(s.to) - known(s.from)) / s.step);
+      return sum + own + trips * inner;
+    }, 0);
+  return walk(kernel.body);
+}
+
+test('products and attention make the multiply-adds that they must, and no others', (t) => {
+  const [m, k, n] = [128, 48, 128];
+  const inputs = [given('a', m, k), given('b', k, n)];
+  const y = op('matmul', inputs);
+  for (const workgroups of [1, 1000]) {
+    const target = { ...SHARED, workgroups };
+    const { scheduled } = compileForGpu(graph('product', inputs, [['y', y]]), { target });
+    t.is(multiplyAdds(scheduled.regions[0]!.stages[0]!), m * k * n);
+  }
+  const shapes = [64, 96, 96].map((tokens, i) => given('qkv'[i]!, 1, 2, tokens, 32));
+  const { scheduled } = compileForGpu(graph('look', shapes, [['y', op('attention', shapes)]]), { target: SHARED });
+  t.is(multiplyAdds(scheduled.regions[0]!.stages[0]!), 2 * 64 * 96 * (32 + 32));
 });
 
 test('rows are read once, whatever is folded of them', (t) => {
