@@ -35,10 +35,10 @@ const guarded =
     }
   };
 
-/** The first failure within that many programs, made small. */
+/** The first failure within that many programs, or as many as were asked for where those are more, made small. */
 export function firstFailure(check: Check, usual: number): Failure | undefined {
   const safe = guarded(check);
-  for (let seed = FIRST; seed < FIRST + (COUNT ?? usual); seed++) {
+  for (let seed = FIRST; seed < FIRST + Math.max(COUNT ?? 0, usual); seed++) {
     const problem = safe(rollsOf(seed), seed);
     if (problem !== undefined) return shrunk(safe, { seed, rolls: rollsOf(seed), problem });
   }
