@@ -176,6 +176,20 @@ for (const dtype of ['bool', 'i64'] as const)
     });
   });
 
+test('what stands on a device cannot be looked at: inputs that promise something are given as arrays', async (t) => {
+  const bundle = compile(asModel(encoder('count = 3')), { weights: NO_WEIGHTS, target: ['wasm', 'webgpu'] });
+  const session = await open(bundle, { device: 'webgpu', gpu: dawnGpu() });
+  const { all } = await session.runOnDevice!(handed(SEEN));
+  // The same memory suits an input that promises nothing.
+  t.truthy(await session.run({ ...handed(SEEN), x: { buffer: all!.buffer, shape: [B, N, D] } }));
+  await t.throwsAsync(session.run({ ...handed(SEEN), seen: { buffer: all!.buffer, shape: [B, N] } }), {
+    code: 'input',
+    message: /input "seen" .* was given an object with buffer, shape\. Pass a Uint8Array/,
+  } as never);
+  all!.destroy();
+  session.dispose();
+});
+
 test('a count may be a size that a run takes from the input', async (t) => {
   const main = encoder('count = visible', 'bool', 'symbols visible in 1..5 default 3\n');
   const after = runPasses(main, pipelineFor(), { validate: true });

@@ -46,7 +46,10 @@ export interface InputSpec<D extends Scalar = Scalar, S extends Shape = Shape> {
   readonly count?: Dim;
   readonly atLeast?: number;
 }
-/** What callers of a model promise of the elements of an input; checked whenever it is run. */
+/**
+ * What callers of a model promise of the elements of an input; checked whenever it is run, so that such an input is given as an
+ * array, not as GPU memory.
+ */
 export interface InputPromises {
   /**
    * Its numbers are all 0 or 1: then arithmetic that makes a mask of it is understood as one. Bools are anyway. Other numbers
