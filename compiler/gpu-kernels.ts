@@ -18,7 +18,7 @@ export interface ShaderSet {
 }
 
 export interface PrintedShaders {
-  /** One for each program that `add` was given. */
+  /** One for each program that `add` was given; then, where weights are halves, the same for devices with `shader-f16`. */
   readonly sets: readonly ShaderSet[];
   readonly kernels: readonly WgslKernel[];
   /** The index in `kernels` of a kernel that was added, as the first of its programs has it. */
@@ -60,12 +60,18 @@ export class GpuKernelList {
 
   /** Prints what was added; kernels that come out the same stand there once; copies and what follows from counts when they are first asked for. */
   print(): PrintedShaders {
-    const sets = Array.from({ length: this.sets }, () => ({ features: new Set<string>(), sources: [] as string[] }));
+    const kinds = this.options.halves ? [false, true] : [false];
+    const sets = Array.from({ length: kinds.length * this.sets }, () => ({
+      features: new Set<string>(),
+      sources: [] as string[],
+    }));
     const kernels: WgslKernel[] = [];
     const known = new Map<string, number>();
     const numbers = new Map<Kernel, number>();
     const number = (variants: readonly Variant[]): number => {
-      const printed = variants.map(({ kernel, weights }) => printWgsl(kernel, (b) => weights.has(b), this.options));
+      const printed = kinds.flatMap((f16) =>
+        variants.map(({ kernel, weights }) => printWgsl(kernel, (b) => weights.has(b), { ...this.options, f16 })),
+      );
       const [plan, ...plans] = printed.map(({ kernel }) => JSON.stringify(kernel));
       if (plans.some((other) => other !== plan))
         throw new Error(`kernel ${variants[0]!.kernel.name} does not bind the same on all devices`);
@@ -89,7 +95,7 @@ export class GpuKernelList {
         if (!this.copies.has(kernel) && kernel.name !== GRIDS) throw new Error(`kernel ${kernel.name} was not added`);
         const reads = SCALARS.some((dtype) => copyKernel(dtype, true) === kernel);
         const weights = new Set(reads ? [kernel.buffers[0]!] : []);
-        const made = number(sets.map(() => ({ kernel, weights })));
+        const made = number(Array.from({ length: this.sets }, () => ({ kernel, weights })));
         numbers.set(kernel, made);
         return made;
       },

@@ -96,12 +96,14 @@ export function placeBuffers(
     readonly isWeight: (b: Buffer) => boolean;
     /** Weights that stand as halves. */
     readonly pairs: ReadonlySet<Buffer>;
+    /** Memory whose elements stand as f16. */
+    readonly narrow: ReadonlySet<Buffer>;
     readonly views: ReadonlyMap<Buffer, 1 | 4>;
     readonly limits: BindingLimits;
     readonly params: string;
   },
 ): Places {
-  const { isWeight, pairs, views, limits, params } = options;
+  const { isWeight, pairs, narrow, views, limits, params } = options;
   const global = buffers.filter((b) => b.space === 'global');
   const pieces = new Map(
     global.filter(isWeight).map((b) => [b, piecesOf(b, pairs.has(b) ? 2 : sizeOf(b.dtype), limits.bindingBytes)]),
@@ -165,7 +167,11 @@ export function placeBuffers(
   }
   if (mergesArena && arena.length > 0) merge(arena, 'arena');
   if (mergesWeights && weights.length > 0) merge(weights, 'weights');
-  for (const b of buffers) if (b.space !== 'global') table.set(b, view(names.get(b)!, views.get(b)!));
+  for (const b of buffers) {
+    if (b.space === 'global') continue;
+    const held = view(names.get(b)!, views.get(b)!);
+    table.set(b, narrow.has(b) ? converted(held, names.get(b)!, views.get(b)!) : held);
+  }
   return { bindings, declarations, offsets, access: (b) => table.get(b)! };
 }
 
@@ -224,6 +230,19 @@ function view(name: string, lanes: 1 | 4, element = (at: string): string => `${n
       const text = print(value);
       return Array.from({ length: value.lanes }, (_, j) => `${element(print(add(at, j)))} = ${text}.${LANES[j]!};`);
     },
+  };
+}
+
+/** WGSL's name of halves where they stand. */
+export const halfName = (lanes: 1 | 4): string => (lanes === 1 ? 'f16' : 'vec4<f16>');
+
+/** Elements that stand as f16 and are computed as f32. */
+function converted(held: Store, name: string, lanes: 1 | 4): Access & Store {
+  const wide = lanes === 1 ? 'f32' : 'vec4f';
+  return {
+    ...view(name, lanes, (at) => `${wide}(${name}[${at}])`),
+    store: (at, value, print) =>
+      held.store(at, value, print).map((line) => line.replace(/ = (.*);$/, ` = ${halfName(lanes)}($1);`)),
   };
 }
 

@@ -4,8 +4,9 @@ import type { Buffer, Expr, Sym, Var } from '../ir/expr.ts';
 import { eachStmt, type Kernel, type Stmt } from '../ir/kernel.ts';
 import { boundsOf } from '../ir/simplify.ts';
 import type { WgslKernel } from '../runtime/manifest.ts';
-import { type BindingLimits, EVERY_DEVICE, type Places, placeBuffers, viewsOf } from './wgsl-access.ts';
+import { type BindingLimits, EVERY_DEVICE, halfName, type Places, placeBuffers, viewsOf } from './wgsl-access.ts';
 import { ExprPrinter, Library, typeName } from './wgsl-expr.ts';
+import { halfMemory } from './wgsl-halves.ts';
 import { legalizeForWgsl } from './wgsl-legalize.ts';
 import { Names } from './wgsl-names.ts';
 
@@ -24,6 +25,8 @@ export interface WgslOptions {
   readonly limits?: BindingLimits | undefined;
   /** Whether weights of f32 stand in their file as halves. Default false. */
   readonly halves?: boolean | undefined;
+  /** Whether devices have the feature `shader-f16`. Default false. */
+  readonly f16?: boolean | undefined;
 }
 
 /**
@@ -49,13 +52,15 @@ class ShaderPrinter {
   readonly #buffers = new Map<Buffer, string>();
   readonly #mutable = new Set<Expr>();
   readonly #views: ReadonlyMap<Buffer, 1 | 4>;
+  /** Memory whose elements stand as f16. */
+  readonly #narrow: ReadonlySet<Buffer>;
   #lines: string[] = [];
   #indent = '  ';
 
   constructor(
     kernel: Kernel,
     isWeight: (b: Buffer) => boolean,
-    { limits = EVERY_DEVICE, halves = false }: WgslOptions,
+    { limits = EVERY_DEVICE, halves = false, f16 = false }: WgslOptions,
   ) {
     const legal = legalizeForWgsl(kernel, isWeight);
     this.#kernel = legal.kernel;
@@ -66,9 +71,12 @@ class ShaderPrinter {
     this.#params = kernel.params.map((p) => this.#names.fresh((p.arg as Sym).name));
     kernel.params.forEach((p, i) => void this.#text.set(p, `params.${this.#params[i]!}`));
     this.#views = viewsOf(legal.kernel);
+    this.#narrow = f16 ? halfMemory(legal.kernel, pairs) : new Set();
+    if (this.#narrow.size > 0) this.#library.features.add('shader-f16');
     this.#places = placeBuffers(legal.buffers, this.#buffers, {
       isWeight: (b) => weights.has(b),
       pairs,
+      narrow: this.#narrow,
       views: this.#views,
       limits,
       params: 'params',
@@ -89,7 +97,7 @@ class ShaderPrinter {
     if (x * y > 1) args.push('@builtin(local_invocation_id) local: vec3u');
     const { features } = this.#library;
     const source = [
-      ...[...features].map((name) => `enable ${name};`),
+      ...[...features].map((name) => `enable ${name.replace('shader-', '')};`),
       ...(params.length > 0
         ? [
             `struct Params { ${params.map((name) => `${name}: i32`).join(', ')} }`,
@@ -116,7 +124,8 @@ class ShaderPrinter {
   #declared(b: Buffer): string {
     if (b.size.op !== 'const') throw new Error(`${b.space} buffer ${b.name} of ${this.#kernel.name} has no fixed size`);
     const lanes = this.#views.get(b)!;
-    return `${this.#buffers.get(b)!}: array<${typeName(b.dtype, lanes)}, ${(b.size.arg as number) / lanes}>`;
+    const type = this.#narrow.has(b) ? halfName(lanes) : typeName(b.dtype, lanes);
+    return `${this.#buffers.get(b)!}: array<${type}, ${(b.size.arg as number) / lanes}>`;
   }
 
   /** The number of invocations: the longest loop over them, along each axis. */

@@ -3,18 +3,22 @@ import test from 'ava';
 import { compile } from '../compiler/compile.ts';
 import { type GpuTarget, WEBGPU } from '../compiler/gpu-target.ts';
 import { EVERY_DEVICE } from '../compiler/wgsl-access.ts';
+import { halfMemory } from '../compiler/wgsl-halves.ts';
 import { roundTo } from '../ir/dtype.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { type Attrs, type Graph, graph, typeOf, type Value } from '../ir/graph.ts';
+import { Block, type Buffer, buffer, type Kernel } from '../ir/kernel.ts';
 import { countOf, type Nd, nd } from '../ir/nd.ts';
 import { makeValue, opNamed } from '../ir/op.ts';
 import { seeded } from '../ir/ops/example.ts';
 import { input, param } from '../ir/ops/structural.ts';
+import { add, literal, load, lt, select, splat } from '../ir/scalar.ts';
 import { toHalf, type WeightStore } from '../ir/weights.ts';
 import { open } from '../runtime/open.ts';
 import { countedGpu } from './support/counted-gpu.ts';
 import { CLOSE, gpuDevice, gpuDifference, SHARED, type Tolerance } from './support/gpu-check.ts';
 import { compileForGpu } from './support/run-webgpu.ts';
+import { dawnGpu } from './support/swiftshader.ts';
 import '../ir/ops/all.ts';
 
 const given = (name: string, ...shape: readonly number[]): Value => input([], { name, dtype: 'f32', shape }, { name });
@@ -191,4 +195,120 @@ test('a bundle of halves takes half the memory for its weights on WebGPU, and co
     onWasm.dispose();
   }
   t.deepEqual(held, [4 * (k * n + n), 2 * (k * n + n)]);
+});
+
+/**
+ * SwiftShader lacks `shader-f16`. Dawn's null backend has every feature and checks shaders as for any device, but computes
+ * nothing.
+ */
+const nullGpu = (): GPU => dawnGpu({ dawn: ['backend=null'] });
+
+/** Bytes of workgroup memory that a shader declares. */
+function workgroupBytes(source: string): number {
+  const sizes: Readonly<Record<string, number>> = { f32: 4, i32: 4, u32: 4, vec4f: 16, f16: 2, 'vec4<f16>': 8 };
+  const declared = [...source.matchAll(/var<workgroup> \w+: array<(.+), (\d+)>;/g)];
+  return declared.reduce((sum, [, type, count]) => sum + sizes[type!]! * Number(count), 0);
+}
+
+test('with shader-f16 blocks of halved weights take half the workgroup memory, and Dawn takes the shaders', async (t) => {
+  const adapter = await nullGpu().requestAdapter();
+  const device = await adapter!.requestDevice({ requiredFeatures: ['shader-f16', 'subgroups'] });
+  const x = given('x', 40, 17);
+  const product = op('layer_norm', [op('matmul', [x, weight('w', 17, 24)]), weight('a', 24), weight('b', 24)]);
+  const store = storeOf({ w: random([17, 24], 1), a: random([24], 2), b: random([24], 3) });
+  for (const subgroups of [false, true]) {
+    const target = { ...SHARED, subgroups };
+    const { sets } = compileForGpu(graph('g', [x], [['y', product]]), { store, storage: 'f16', target }).shaders;
+    t.deepEqual(
+      sets.map(({ features }) => features.has('shader-f16')),
+      [false, true],
+    );
+    const [plain, narrow] = sets.map(({ sources }) => sources.find((text) => text.includes('> right: array'))!);
+    const tile = SHARED.tiles.at(-1)!;
+    const [left, right] = [tile.rows * tile.depth, tile.depth * tile.columns];
+    t.deepEqual(
+      [plain, narrow].map((text) => workgroupBytes(text!)),
+      [4 * (left + right), 4 * left + 2 * right],
+    );
+    for (const code of sets[1]!.sources) {
+      const module = device.createShaderModule({ code });
+      t.deepEqual(
+        [...(await module.getCompilationInfo()).messages].map((m) => m.message),
+        [],
+      );
+      await t.notThrowsAsync(device.createComputePipelineAsync({ layout: 'auto', compute: { module } }));
+    }
+  }
+  const wrong = device.createShaderModule({ code: 'enable f16; fn f() -> f16 { return 1u; }' });
+  t.is((await wrong.getCompilationInfo()).messages.length, 1);
+});
+
+test('a bundle of halves has kernels for devices with shader-f16, with subgroups, both and neither', async (t) => {
+  const x = given('x', 128, 64);
+  const y = op('softmax', [op('matmul', [x, weight('w', 64, 96)])]);
+  const entries = { main: graph('main', [x], [['y', y]]) };
+  const weights = storeOf({ w: random([64, 96], 1) });
+  const bundle = compile({ name: 'kinds', entries }, { weights, storage: 'f16', target: ['wasm', 'webgpu'] });
+  const files = bundle.manifest.webgpu!.wgsl.map(({ file, features = [] }) => [file, ...features]);
+  t.deepEqual(files, [
+    ['kernels.shader-f16.subgroups.wgsl', 'shader-f16', 'subgroups'],
+    ['kernels.shader-f16.wgsl', 'shader-f16'],
+    ['kernels.subgroups.wgsl', 'subgroups'],
+    ['kernels.wgsl'],
+  ]);
+  for (const [file, ...features] of files) {
+    const kept = new Map([...bundle.files].filter(([name]) => !name.endsWith('.wgsl') || name === file));
+    const adapter = await nullGpu().requestAdapter();
+    const device = await adapter!.requestDevice({ requiredFeatures: features as GPUFeatureName[] });
+    const session = await open({ manifest: bundle.manifest, files: kept }, { device });
+    t.is(session.device, 'webgpu', file);
+    session.dispose();
+    device.destroy();
+  }
+  const plain = compile({ name: 'kinds', entries }, { weights, target: ['wasm', 'webgpu'] });
+  t.deepEqual(
+    plain.manifest.webgpu!.wgsl.map(({ file }) => file),
+    ['kernels.subgroups.wgsl', 'kernels.wgsl'],
+  );
+});
+
+test('memory counts as halves where it receives nothing else', (t) => {
+  const [w, x] = [buffer('w', 'f32', 64), buffer('x', 'f32', 64)];
+  const memory = buffer('memory', 'f32', 64, { space: 'shared', access: 'readwrite' });
+  const holds = (write: (block: Block) => void, target: Buffer = memory): boolean => {
+    const block = new Block();
+    write(block);
+    const kernel: Kernel = { kind: 'kernel', name: 'k', buffers: [w, x, target], params: [], body: block.stmts };
+    return halfMemory(kernel, new Set([w])).has(target);
+  };
+  const [a, b] = [load(w, literal(0)), load(x, literal(0))];
+  t.true(holds((k) => k.store(memory, 0, a)));
+  t.true(holds((k) => k.store(memory, 0, splat(a, 4))));
+  t.true(holds((k) => k.store(memory, 0, select(lt(b, a), a, literal(0, 'f32')))));
+  t.true(holds((k) => k.store(memory, 0, k.let('v', load(w, 0, 4)))));
+  t.true(
+    holds((k) => {
+      const v = k.var('v', literal(0.5, 'f32'));
+      k.set(v, select(lt(b, a), v, a));
+      k.store(memory, 0, v);
+    }),
+  );
+  t.false(holds((k) => k.store(memory, 0, b)));
+  t.false(holds((k) => k.store(memory, 0, add(a, a))));
+  t.false(holds((k) => k.store(memory, 0, literal(0.1, 'f32'))));
+  t.false(
+    holds((k) => {
+      k.store(memory, 0, a);
+      k.store(memory, 1, b);
+    }),
+  );
+  t.false(
+    holds((k) => {
+      const v = k.var('v', a);
+      k.set(v, b);
+      k.store(memory, 0, v);
+    }),
+  );
+  const own = buffer('own', 'f32', 64, { space: 'local', access: 'readwrite' });
+  t.false(holds((k) => k.store(own, 0, a), own));
 });

@@ -2,7 +2,8 @@
  * Goldens of WGSL: `tests/golden/wgsl/*.ir` hold a graph above `// expect` and the shaders that it becomes below, a line
  * `// next` between them. The kernels are interpreted, barriers and races included, and nothing is blessed that disagrees
  * with the reference. A comment `// shared` above the graph asks for the kernels of large sizes at small ones, `// subgroups`
- * for those of devices that have such, `// halves` for those that read weights stored as halves.
+ * for those of devices that have such, `// halves` for those that read weights stored as halves,
+ * `// f16` for those that keep them so on devices with `shader-f16`.
  */
 import { WEBGPU } from '../../compiler/gpu-target.ts';
 import { roundTo } from '../../ir/dtype.ts';
@@ -37,7 +38,9 @@ export function expectedShaders(text: string, file: string): string {
   const target = { ...base, subgroups: /^\/\/ subgroups$/m.test(comment) };
   const program = compileForGpu(graph, { store: storeOf(params), target, storage: halves ? 'f16' : 'f32' });
   check(graph, inputs, params, program.host(inputs), file);
-  return `${comment}${printGraph(graph)}// expect\n${program.shaders.sets[0]!.sources.join('// next\n')}`;
+  const { sets } = program.shaders;
+  const { sources } = sets[/^\/\/ f16$/m.test(comment) ? sets.length - 1 : 0]!;
+  return `${comment}${printGraph(graph)}// expect\n${sources.join('// next\n')}`;
 }
 
 function check(
