@@ -23,7 +23,7 @@ import {
 } from '../ir/index-set.ts';
 import { makeValue } from '../ir/op.ts';
 import { counted } from '../ir/ops/counted.ts';
-import { add, less, select } from '../ir/ops/elementwise.ts';
+import { add, less, minimum, select } from '../ir/ops/elementwise.ts';
 import { reduceMax } from '../ir/ops/reduce.ts';
 import { concat, expand, iota, reshape, sliceAxis } from '../ir/ops/shape.ts';
 import { project, scalar } from '../ir/ops/structural.ts';
@@ -42,6 +42,7 @@ import { outward, partsOf } from './scan-demand.ts';
 /** Multiply-accumulates of a step that pay for moving one element of what it gives. */
 const WORTH = 4;
 const RECURRENT = new Set(['lstm', 'gru', 'rnn']);
+const LOOPS = new Set(['scan', 'loop']);
 
 export const dropSteps: Pass = {
   name: 'drop-steps',
@@ -53,11 +54,12 @@ export const dropSteps: Pass = {
 function dropped(graph: Graph, cx: PassContext, names: Set<string> | undefined): Graph {
   const inner = mapAllBodies(graph, (body) => dropped(body, cx, undefined));
   const current = writtenOut(inner, cx);
-  if (!graphValues(current).some((v) => v.op.name === 'scan')) return inner;
+  if (!graphValues(current).some(({ op }) => LOOPS.has(op.name))) return inner;
   const demand = new Demand(current, { strictNaN: cx.masks?.strictNaN });
   const replaced = new Map<Value, Value>();
-  for (const v of graphValues(current))
-    if (v.op.name === 'scan') for (const [from, to] of shortened(v, demand, names, cx)) replaced.set(from, to);
+  for (const v of graphValues(current).filter(({ op }) => LOOPS.has(op.name)))
+    for (const [from, to] of v.op.name === 'loop' ? endedSooner(v, demand, cx) : shortened(v, demand, names, cx))
+      replaced.set(from, to);
   return replaced.size > 0 ? replaceValues(current, replaced) : inner;
 }
 
@@ -118,11 +120,32 @@ function shortened(
   });
 }
 
-/** Values that stand for the results of a scan, with their positions. */
-function resultsOf(scan: Value, graph: Graph): (readonly [Value, number])[] {
-  if (scan.type.kind !== 'tuple') return [[scan, 0]];
+/** The results of a loop whose last trips give nothing that is read; none where a state at its end is. */
+function endedSooner(loop: Value, demand: Demand, cx: PassContext): (readonly [Value, Value])[] {
+  const [trips, condition, ...operands] = loop.inputs as [Value, Value, ...Value[]];
+  const { carried, maxTrips } = loop.attrs as { carried: number; maxTrips: Dim };
+  const results = resultsOf(loop, demand.graph);
+  if (results.some(([v, index]) => index < carried && !isNone(demand.of(v)))) return [];
+  const last = lastRead(results.map(([v]) => demand.of(v)));
+  if (typeof maxTrips !== 'number' || typeof last !== 'number' || last >= maxTrips) return [];
+  if (cx.mayRewrite && !cx.mayRewrite()) return [];
+  const sooner = minimum([trips, scalar(last, 'i64')]);
+  const made = makeValue(loop.op, [sooner, condition, ...operands], { ...loop.attrs, maxTrips: last }, loop);
+  cx.remark('applied', loop, `at most ${last} of ${maxTrips} trips are made: nothing needs the others`);
+  return results.map(([value, index]) => {
+    const part = made.type.kind === 'tuple' ? project(made, index, value) : made;
+    if (index < carried) return [value, part];
+    const { dtype, shape } = typeOf(value);
+    const rest = expand([scalar(0, dtype)], { shape: [maxTrips - last, ...shape.slice(1)] });
+    return [value, concat([part, rest], { axis: 0 })];
+  });
+}
+
+/** Values that stand for the results of a loop, with their positions. */
+function resultsOf(loop: Value, graph: Graph): (readonly [Value, number])[] {
+  if (loop.type.kind !== 'tuple') return [[loop, 0]];
   return graphValues(graph).flatMap((v) =>
-    v.op.name === 'get' && v.inputs[0] === scan ? [[v, Number(v.attrs.index)] as const] : [],
+    v.op.name === 'get' && v.inputs[0] === loop ? [[v, Number(v.attrs.index)] as const] : [],
   );
 }
 
@@ -305,16 +328,7 @@ class Needs {
   /** Steps up to the last that any of the sets is about. */
   #upTo(sets: readonly IndexSet[]): Steps | undefined {
     const { steps } = partsOf(this.#scan);
-    let most: Dim | undefined = 0;
-    for (const term of sets.flatMap((set) => set.terms)) {
-      const bounds = term.flatMap((l) => {
-        const bound = l.kind === 'le' ? solve(l.form, coordinate(0)) : undefined;
-        const isSize = bound?.side === 'upper' && [...bound.value.terms.keys()].every((e) => e.op === 'sym');
-        return bound && isSize ? [dim(s.max(s.add(toExpr(bound.value, 'i32'), 1), 0))] : [];
-      });
-      const [first] = bounds;
-      most = first === undefined || most === undefined ? undefined : dim(s.max(asExpr(most), first));
-    }
+    const most = lastRead(sets);
     if (most !== undefined) {
       const to = dim(s.min(asExpr(most), steps));
       return sameDim(to, steps) ? undefined : { kind: 'fixed', from: 0, to };
@@ -355,4 +369,20 @@ class Needs {
     const [size = shape[axis]] = sizes;
     return size !== undefined && sizes.every((d) => sameDim(d, size)) ? size : undefined;
   }
+}
+
+/** How many steps there are up to the last that any of the sets is about, where sizes say so. */
+function lastRead(sets: readonly IndexSet[]): Dim | undefined {
+  let most: Dim = 0;
+  for (const term of sets.flatMap((set) => set.terms)) {
+    const bounds = term.flatMap((l) => {
+      const bound = l.kind === 'le' ? solve(l.form, coordinate(0)) : undefined;
+      const isSize = bound?.side === 'upper' && [...bound.value.terms.keys()].every((e) => e.op === 'sym');
+      return bound && isSize ? [dim(s.max(s.add(toExpr(bound.value, 'i32'), 1), 0))] : [];
+    });
+    const [first] = bounds;
+    if (first === undefined) return undefined;
+    most = dim(s.max(asExpr(most), first));
+  }
+  return most;
 }

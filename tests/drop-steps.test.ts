@@ -7,6 +7,7 @@ import {
   cast,
   concat,
   constant,
+  dim,
   f32,
   i32,
   i64,
@@ -292,3 +293,48 @@ for (const read of ['y', 'h'] as const)
     t.deepEqual(got.shape, want.shape);
     t.true(want.data.every((v, i) => Math.abs(v - got.data[i]!) < 1e-12));
   });
+
+test('two LSTMs on each other over any number of steps and rows run as many as the longest row has', (t) => {
+  const [steps, rows] = [dim('steps', { max: 40, default: 9 }), dim('rows', { max: 8, default: 3 })];
+  const m = model(
+    'm',
+    { x: input(f32, [steps, rows, 16], 'words'), lens: input(i32, [rows], 'lengths') },
+    ({ x, lens }) => {
+      const first = nn.lstm('first', { in: 16, out: 24 })(x, undefined, lens as Tensor<'i32'>);
+      const second = nn.lstm('second', { in: 24, out: 24 })(first.y as never, undefined, lens as Tensor<'i32'>);
+      return { y: second.y, h: second.h, c: first.c };
+    },
+  );
+  const graph = m.entries.main!;
+  const { entries, at } = lowerModel(m, {});
+  const optimised = runPasses(graph, pipelineFor());
+  const params = paramsOf(m);
+  for (const lengths of [
+    [4, 1, 6],
+    [9, 2],
+  ]) {
+    const inputs = {
+      x: nd(
+        'f32',
+        [9, lengths.length, 16],
+        Float64Array.from({ length: 144 * lengths.length }, (_, i) => Math.cos(i)),
+      ),
+      lens: nd('i32', [lengths.length], lengths),
+    };
+    const known = sampleFor(entries[0]!, inputs, at)!;
+    const longest = Math.max(...lengths);
+    t.deepEqual(
+      Object.entries(known.sizes).flatMap(([name, size]) => (name.startsWith('steps_run') ? [size] : [])),
+      [longest, longest],
+    );
+    const want = evaluate(graph, { inputs, params });
+    const got = evaluate(optimised, { inputs, params });
+    for (const [key, { data, shape }] of Object.entries(want)) {
+      t.deepEqual(got[key]!.shape, shape);
+      t.true(
+        data.every((v, i) => Math.abs(v - got[key]!.data[i]!) < 1e-12),
+        key,
+      );
+    }
+  }
+});
