@@ -17,6 +17,7 @@ import { boundsOf } from '../ir/simplify.ts';
 import { asExpr, type Dim, dim, type Shape, sameDim, sameShape, sameType } from '../ir/type.ts';
 import { dims, ints, isOne, literalOf, rankOf, shapeOf, uniformOf, unlessRefused } from './facts.ts';
 import { folded } from './fold-constants.ts';
+import { withAxesKept } from './folds.ts';
 import { type Identity, simplifyPass } from './rewrite.ts';
 import { combined, sameEverywhere, spacedOf } from './spaced.ts';
 
@@ -224,13 +225,8 @@ function unstretched(v: Value): Value | undefined {
   return undefined;
 }
 
-/** A fold that drops axes which a reshape puts back with size 1 keeps them instead. */
-function keptFold(v: Value): Value | undefined {
-  const fold = operand(v);
-  if (fold.op.lower.kind !== 'reduce' || fold.attrs.keepdims !== false) return undefined;
-  const kept = unlessRefused(() => makeValue(fold.op, fold.inputs, { ...fold.attrs, keepdims: true }));
-  return kept && ifSameType(kept, v);
-}
+/** Folds that drop axes which a reshape puts back with size 1, and arithmetic on such folds, keep them instead. */
+const keptFold = (v: Value): Value | undefined => withAxesKept(operand(v), shapeOf(v));
 
 /**
  * A right operand that is transposed so that its inner axis comes next to last: the product reads the stored order. For a

@@ -85,6 +85,8 @@ const apart = p.add(p.mul(inverse, x), p.sub(any('bias'), p.mul(inverse, mean(x)
 
 const fastVariance = p.sub(mean(square), oneOf(p.mul(mean(x), mean(x)), p.pow(mean(x), exactly(2))));
 
+const cancelling = above0(oneOf(fastVariance, p.relu(fastVariance)));
+
 const norms: readonly Rule[] = [
   rule('layer-norm', overRoot(centred, variance), (c, root) => lastAxis(root, c.x, () => layerNorm([c.x], written(c)))),
   rule('layer-norm', scaledOverRoot(centred, variance), (c, root) => scaled(layerNorm)(c as never, root)),
@@ -115,7 +117,7 @@ const norms: readonly Rule[] = [
 
 /** What looks like a normalisation, and is another function. */
 const others: readonly Rule[] = [
-  rule('layer-norm', overRoot(centred, above0(oneOf(fastVariance, p.relu(fastVariance)))), () =>
+  rule('layer-norm', oneOf(overRoot(centred, cancelling), scaledOverRoot(centred, cancelling)), () =>
     miss('its variance is the mean of squares minus the square of the mean, which cancels where the mean is large'),
   ),
   rule('layer-norm', p.div(centred, p.add(root(above0(mean(squared))), number('outside'))), (c) =>
