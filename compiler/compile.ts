@@ -54,7 +54,7 @@ export interface PassOptions {
   readonly validate?: boolean | undefined;
   /**
    * Passes to leave out, by name: `['drop-tokens', 'pack-rows']` computes every row as written, also those that nobody
-   * reads, so that a NaN in one of them still spreads as it does in the model. Default none.
+   * reads. For NaN that spread as they do in the model see `strictNaN`. Default none.
    */
   readonly without?: readonly string[] | undefined;
   /**
