@@ -9,11 +9,12 @@ import { drift, type Expectations, toleranceOf } from './conformance/expectation
 import { type Device, type Outcome, runTest, testsIn } from './conformance/suite.ts';
 import { projectRoot, sharedRoot } from './support/project.ts';
 
-/** The reference interpreter is for small graphs: whole networks take it minutes. */
+/** Whole networks take the reference interpreter minutes: `npm run conformance -- ../shared/models` runs them too. */
+const LONG = /^(onnx-light|ppocr|oww|use-lite|magika)/;
 const SETS: Readonly<Record<string, readonly Device[]>> = {
   'onnx-node-tests': ['interpreter', 'wasm', 'webgpu'],
   'onnx-graph-tests': ['interpreter', 'wasm', 'webgpu'],
-  models: ['wasm'],
+  models: ['interpreter', 'wasm'],
 };
 
 /** Models that a driver in software runs in seconds; `npm run conformance` runs all of them. */
@@ -54,8 +55,10 @@ for (const [set, devices] of Object.entries(SETS))
     const file = join(projectRoot, 'tests', 'conformance', 'expectations', `${set}.json`);
     const expected = JSON.parse(readFileSync(file, 'utf8')) as Expectations;
     const results: Record<string, Readonly<Record<string, Outcome>>> = {};
-    for (const name of testsIn(folder))
-      results[name] = await runTest(join(folder, name), devices, toleranceOf(folder, name));
+    for (const name of testsIn(folder)) {
+      const quick = devices.filter((device) => device !== 'interpreter' || !LONG.test(name));
+      results[name] = await runTest(join(folder, name), quick, toleranceOf(folder, name));
+    }
     t.deepEqual(drift(results, expected), []);
     const missing = Object.keys(expected).filter((name) => !Object.hasOwn(results, name));
     t.deepEqual(missing, [], 'expected tests are not in the folder');
