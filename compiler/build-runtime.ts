@@ -33,13 +33,15 @@ const withoutPromises: Plugin = {
     }));
   },
 };
-/** Leaves out what counts sizes on a GPU, for the bundles whose sizes are all those of inputs. */
-const withoutCounts: Plugin = {
-  name: 'without counts',
+/** Leaves out loops, branches and counted sizes on a GPU, for the bundles that launch one kernel after another. */
+const withoutControl: Plugin = {
+  name: 'without control',
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /\/webgpu-counts\.js$/ }, () => ({ path: 'counts', namespace: 'uncounted' }));
-    onLoad({ filter: /.*/, namespace: 'uncounted' }, () => ({
+    onResolve({ filter: /\/webgpu-(counts|control)\.js$/ }, () => ({ path: 'control', namespace: 'straight' }));
+    onLoad({ filter: /.*/, namespace: 'straight' }, () => ({
       contents: `const nothing = () => {};
+        export const layOut = nothing;
+        export class Walk {}
         export class KeptCounts { word = nothing; grid = nothing; op = nothing; place = nothing; }
         export class Counting { bytes = 0; take = nothing; copy = nothing; settle = nothing; read = () => nothing; }`,
     }));
@@ -51,10 +53,10 @@ const VARIANTS = [
   ['promises', []],
 ] as const;
 
-/** Folders of `webgpu.js` for bundles that count nothing, and for the others. */
+/** Folders of `webgpu.js` for bundles that launch one kernel after another, and for the others. */
 const GPU_VARIANTS = [
-  ['', [withoutPromises, withoutCounts]],
-  ['counts', [withoutPromises]],
+  ['', [withoutPromises, withoutControl]],
+  ['control', [withoutPromises]],
 ] as const;
 
 for (const [variant, plugins] of VARIANTS)

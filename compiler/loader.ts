@@ -9,7 +9,7 @@ import type {
   SourceFile,
   StatementedNode,
 } from 'ts-morph';
-import type { ElementType, EntryPlan, Manifest, Port, Size, Step } from '../runtime/manifest.ts';
+import type { ElementType, EntryPlan, Manifest, Port, Size } from '../runtime/manifest.ts';
 
 /** The compiled runtime, beside the compiled compiler. */
 const runtime = join(dirname(fileURLToPath(import.meta.url)), '..', 'runtime');
@@ -20,8 +20,9 @@ export async function runtimeFiles(manifest: Manifest): Promise<[name: string, b
     ({ inputs, otherwise }) => otherwise || inputs.some((port) => port.ones),
   );
   const main = promises ? 'promises/heddle.js' : 'heddle.js';
-  const counts = Object.values(manifest.webgpu?.entries ?? {}).some(({ steps }) => countsSizes(steps));
-  const gpu = counts ? 'counts/webgpu.js' : 'webgpu.js';
+  const plans = Object.values(manifest.webgpu?.entries ?? {});
+  const control = plans.some(({ steps }) => steps.some((step) => !('kernel' in step)));
+  const gpu = control ? 'control/webgpu.js' : 'webgpu.js';
   const both = [main, 'wasm.js', gpu, 'worker.js'].map((name) => `webgpu/${name}`);
   const paths = manifest.webgpu ? both : [main, 'worker.js'];
   return Promise.all(
@@ -30,12 +31,6 @@ export async function runtimeFiles(manifest: Manifest): Promise<[name: string, b
     ),
   );
 }
-
-const countsSizes = (steps: readonly Step[]): boolean =>
-  steps.some((step) => {
-    if ('count' in step) return true;
-    return 'loop' in step ? countsSizes(step.steps) : 'if' in step && countsSizes([...step.then, ...step.else]);
-  });
 
 /** `index.js`: opens the folder that it lies in. */
 export function loaderSource(manifest: Manifest): string {

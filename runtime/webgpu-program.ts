@@ -4,7 +4,8 @@ import { HeddleError } from './error.ts';
 import { type Num, numberOf } from './late.ts';
 import { type Address, type EntryPlan, type Launch, type Port, type Size, type Step, sizeOf } from './manifest.ts';
 import { product } from './tensor.ts';
-import { type CountOp, KeptCounts, type Range } from './webgpu-counts.ts';
+import { type ControlOp, layOut } from './webgpu-control.ts';
+import { KeptCounts, type Range } from './webgpu-counts.ts';
 import { WORD } from './webgpu-data.ts';
 import { offsetsOf, type Pipeline } from './webgpu-kernels.ts';
 import { BINDING_ALIGN, type WeightRange } from './webgpu-weights.ts';
@@ -39,14 +40,8 @@ export interface GpuLaunch {
   readonly indirect: number | undefined;
 }
 
-/** One instruction; targets are positions in the list. */
-export type GpuOp =
-  | GpuLaunch
-  | { readonly kind: 'enter'; readonly symbol: string; readonly trips: Num; readonly reverse: boolean; end: number }
-  | { readonly kind: 'next'; readonly start: number }
-  | { readonly kind: 'unless'; readonly at: Range; target: number }
-  | { readonly kind: 'jump'; target: number }
-  | CountOp;
+/** One instruction. */
+export type GpuOp = GpuLaunch | ControlOp;
 
 export interface GpuPort {
   readonly port: Port;
@@ -182,25 +177,10 @@ export function bindGpuProgram(plan: EntryPlan, symbols: Symbols, to: Bindings):
   const emit = (steps: readonly Step[]): void => {
     for (const step of steps) {
       if ('kernel' in step) ops.push(launch(step));
-      else if ('loop' in step) {
-        const trips = num(step.trips, symbols, 0, INT - 1, `the trips of ${step.loop}`);
-        const enter = { kind: 'enter' as const, symbol: step.loop, trips, reverse: step.reverse, end: 0 };
-        const start = ops.push(enter) - 1;
-        emit(step.steps);
-        enter.end = ops.push({ kind: 'next', start });
-      } else if ('if' in step) {
-        const unless = { kind: 'unless' as const, at: word(step.if), target: 0 };
-        ops.push(unless);
-        emit(step.then);
-        const jump = { kind: 'jump' as const, target: 0 };
-        unless.target = ops.push(jump);
-        emit(step.else);
-        jump.target = ops.length;
-      } else if ('count' in step) {
-        ops.push(counts.op(step, { emit, num, word, symbols }));
-      } else throw bad('a plan for WebGPU copies bytes');
+      else if (!layOut(step, layout)) throw bad('a plan for WebGPU copies bytes');
     }
   };
+  const layout = { ops, counts, emit, num, word, symbols };
   emit(plan.steps);
 
   const place = (port: Port): GpuPort => ({ port, at: arena.offsets[port.buffer]!, room: sizes[port.buffer]! });

@@ -2,7 +2,8 @@
 import type { ProfileRow } from './api.ts';
 import { HeddleError } from './error.ts';
 import { numberOf } from './late.ts';
-import { Counting } from './webgpu-counts.ts';
+import { Walk } from './webgpu-control.ts';
+import { Counting, type CountOp } from './webgpu-counts.ts';
 import { LAUNCHES, type Machine, type Realised } from './webgpu-machine.ts';
 import { Stopwatch } from './webgpu-profile.ts';
 import { type GpuLaunch, type GpuProgram, type Range, ROW } from './webgpu-program.ts';
@@ -134,7 +135,7 @@ export async function executeOnGpu(
   const watch = profile ? await Stopwatch.start(gpu) : undefined;
   const symbols: Record<string, number> = { ...program.symbols };
   const counting = new Counting(symbols);
-  const done: number[] = [];
+  const walk = new Walk(symbols);
 
   const collect = async (): Promise<void> => {
     watch!.resolve(recorder.encoder);
@@ -173,6 +174,9 @@ export async function executeOnGpu(
     return value;
   };
 
+  const take = (op: CountOp): Promise<void> =>
+    counting.take(op, look, () => recorder.encoder, arena, realised.uniforms);
+
   const steps = async (): Promise<void> => {
     check();
     const { ops } = program;
@@ -183,25 +187,7 @@ export async function executeOnGpu(
       if (op.kind === 'launch') {
         const wait = launch(op, realised.groups[at]!);
         if (wait) await wait;
-      } else if (op.kind === 'enter') {
-        const trips = numberOf(op.trips, symbols, op.symbol);
-        done[at] = 0;
-        if (trips === 0) pc = op.end;
-        else symbols[op.symbol] = op.reverse ? trips - 1 : 0;
-      } else if (op.kind === 'next') {
-        const loop = ops[op.start]!;
-        if (loop.kind !== 'enter') continue;
-        const trips = numberOf(loop.trips, symbols, loop.symbol);
-        const i = ++done[op.start]!;
-        if (i < trips) {
-          symbols[loop.symbol] = loop.reverse ? trips - 1 - i : i;
-          pc = op.start + 1;
-        } else delete symbols[loop.symbol];
-      } else if (op.kind === 'unless') {
-        if ((await look(op.at)) === 0) pc = op.target;
-      } else if (op.kind === 'count') {
-        await counting.take(op, look, () => recorder.encoder, arena, realised.uniforms);
-      } else pc = op.target;
+      } else pc = await walk.after(op, at, ops, look, take);
     }
   };
 

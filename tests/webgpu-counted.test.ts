@@ -1,5 +1,10 @@
 /** Sizes that are counted on the device, and stay there until a run ends: on WebGPU as in the reference. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import test from 'ava';
+import type { Bundle } from '../compiler/bundle.ts';
 import { compile } from '../compiler/compile.ts';
 import { dim, f32, i32, model, input as modelInput, nn, type Tensor } from '../frontends/dsl/index.ts';
 import { bert } from '../frontends/zoo/bert.ts';
@@ -23,6 +28,7 @@ import { open } from '../runtime/open.ts';
 import { type Counted, countedGpu } from './support/counted-gpu.ts';
 import { gpuDevice } from './support/gpu-check.ts';
 import { compileForGpu } from './support/run-webgpu.ts';
+import { tinyModel, tinyWeights } from './support/tiny-model.ts';
 
 const NO_WEIGHTS: WeightStore = { source: 'no weights', names: () => [], get: () => undefined };
 
@@ -218,4 +224,36 @@ test('a loop runs as many steps as the longest row has', async (t) => {
       );
     }
   }
+});
+
+test('the files of a bundle that counts bring what counts, and those of others do not', async (t) => {
+  const padded = bert({ layers: 2, width: 32, heads: 4, mlp: 128, vocabulary: 40, positions: 12, maskedLm: false });
+  const counts = async (bundle: Bundle): Promise<boolean> =>
+    new TextDecoder().decode((await bundle.folder()).get('webgpu.js')).includes('by the data');
+  const target = ['wasm', 'webgpu'] as const;
+  const bundle = compile(padded, { weights: seededWeights(padded, 3), target });
+  t.true(await counts(bundle));
+  t.false(await counts(compile(tinyModel(), { weights: tinyWeights(), target })));
+
+  const folder = mkdtempSync(join(tmpdir(), 'heddle-counted-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  await bundle.write(join(folder, 'bundle'));
+  const own = (await import(pathToFileURL(join(folder, 'bundle', 'index.js')).href)) as { readonly open: typeof open };
+  const inputs = Object.fromEntries(
+    ['input_ids', 'attention_mask', 'token_type_ids'].map((name) => [
+      name,
+      { data: [1, 1, 0, 1, 1, 1], shape: [2, 3] },
+    ]),
+  );
+  const answers: number[][] = [];
+  for (const options of [
+    { device: 'webgpu', gpu: countedGpu().gpu },
+    { device: 'wasm', threads: 1 },
+  ] as const) {
+    const session = await own.open(options as never);
+    t.is(session.device, options.device);
+    answers.push(Array.from((await session.run(inputs)).seq_relationship_logits!.data as Float32Array));
+    session.dispose();
+  }
+  t.true(answers[0]!.every((x, i) => Math.abs(x - answers[1]![i]!) <= 2e-5));
 });
