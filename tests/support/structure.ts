@@ -48,7 +48,10 @@ const packagePlaces: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Scripts of the build: compiled with the rest, run in the checkout only, so they may use `devDependencies`. */
-const buildScripts: Readonly<Record<string, readonly string[]>> = { 'compiler/build-runtime.ts': ['esbuild'] };
+const buildScripts: Readonly<Record<string, readonly string[]>> = {
+  'compiler/build-runtime.ts': ['esbuild'],
+  'compiler/build-package.ts': ['esbuild'],
+};
 
 /** `node:` modules: never in `ir` and `passes`; in `runtime` when called only, since browsers load the same file. */
 const nodeImports: Readonly<Record<string, readonly ImportSite['kind'][]>> = {
