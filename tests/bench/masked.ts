@@ -199,9 +199,10 @@ export function renderMasked(rows: readonly MaskedRow[], verdicts: readonly Verd
     [
       `${date}. ${cpu}, ${cores} logical cores, ${memoryGiB} GiB, ${platform}; Node ${node} (V8 ${v8}). WebAssembly with`,
       `relaxed SIMD, one thread. ${rounds} rounds; in each, both ways of a model get a fresh process, in turns. Wall: median /`,
-      '20th percentile / minimum of all runs. `×` by work: multiply-accumulates that kernels execute on these inputs; by time:',
-      'and by CPU time: median over rounds of the ratio of medians (means); share: by time of by work. `as written` leaves out `drop-steps`,',
-      '`drop-tokens` and `pack-rows`. Written by `npm run bench -- --masked`.',
+      '20th percentile / minimum of all runs; CPU: median over processes of the mean of a run. `×`: how many times less or faster',
+      'the second way is: multiply-accumulates that kernels execute on these inputs; wall time, as the median over rounds of the',
+      'ratio of medians; CPU time. Share: the ratio of wall times over that of multiply-accumulates. `as written` leaves out',
+      '`drop-steps`, `drop-tokens` and `pack-rows`. Written by `npm run bench -- --masked`.',
     ].join('\n'),
     markdownTable(header, 2, body),
     rows.map(({ model, doc }) => `- ${model}: ${doc}`).join('\n'),
