@@ -25,7 +25,7 @@ test('traffic counts what launches bind, once a trip', (t) => {
   };
   const part: WebGpuPart = {
     entries: { main: plan },
-    kernels: [],
+    kernels: [{ workgroup: [64, 1, 1], bindings: [{ arg: 0 }, { arg: 1 }, { arg: 2 }], params: 0 }],
     limits: {},
     wgsl: [],
   };
