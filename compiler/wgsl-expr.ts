@@ -301,12 +301,14 @@ function whole(dtype: Expr['dtype'], value: number): string {
   return dtype === 'u32' ? `${value}u` : value === -(2 ** 31) ? 'i32(-2147483648)' : String(value);
 }
 
-/** The fewest digits that round to this f32. */
+const LARGEST = 2 ** 128 - 2 ** 104;
+
+/** The fewest digits that round to this f32. Those of the largest must not be above it: WGSL refuses such literals. */
 function shortest(value: number): string {
   if (Object.is(value, -0)) return '-0.0';
   for (let digits = 1; digits < 10; digits++) {
     const text = Number(value.toPrecision(digits));
-    if (Math.fround(text) === value) return String(text).replace('e+', 'e');
+    if (Math.fround(text) === value && Math.abs(text) <= LARGEST) return String(text).replace('e+', 'e');
   }
   return String(value);
 }

@@ -1,9 +1,12 @@
 import test from 'ava';
 import { CompileError } from '../ir/diagnostic.ts';
 import { isInt, sizeOf } from '../ir/dtype.ts';
+import { graph } from '../ir/graph.ts';
+import { nd } from '../ir/nd.ts';
 import type { Example } from '../ir/op.ts';
-import { allOps, type OpDef } from '../ir/op.ts';
+import { allOps, makeValue, type OpDef, opNamed } from '../ir/op.ts';
 import { exampleGraph, exampleInput, exampleValues, SPECIAL } from '../ir/ops/example.ts';
+import { input } from '../ir/ops/structural.ts';
 import { checkOnGpu } from './support/gpu-check.ts';
 import { compileForGpu } from './support/run-webgpu.ts';
 import '../ir/ops/all.ts';
@@ -46,6 +49,17 @@ for (const def of allOps().filter((o) => o.examples.length > 0))
     }
     t.true(checked > 0 || def.examples.every((e) => dtypesOf(def, e).includes('f64') || needsLong(e)));
   });
+
+test('constants as large and as small as f32 holds reach the shader as they are', async (t) => {
+  const largest = 2 ** 128 - 2 ** 104;
+  const x = input([], { name: 'x', dtype: 'f32', shape: [1] }, { name: 'x' });
+  for (const number of [largest, -largest, Infinity, -Infinity, 2 ** -126, Math.fround(0.1), Math.fround(3.4e38)]) {
+    const value = nd('f32', [], Float64Array.of(number));
+    const sum = makeValue(opNamed('add')!, [x, makeValue(opNamed('constant')!, [], { value })], {}, { name: 'y' });
+    const { wrong } = await checkOnGpu(graph('test', [x], [['y', sum]]), { x: nd('f32', [1], Float64Array.of(0)) });
+    t.deepEqual(wrong, [], String(number));
+  }
+});
 
 test('special numbers reach the sine that is our own', (t) => {
   t.true(SPECIAL.some((x) => Math.abs(x) > 1000 && Math.abs(x) <= FARTHEST_ANGLE));
